@@ -1,0 +1,5 @@
+"""``python -m deployguard``."""
+
+from deployguard.cli.main import main
+
+main()

@@ -1,0 +1,160 @@
+"""The library: what the command line does, as functions.
+
+A deploy script is five lines::
+
+    import deployguard
+
+    plan = deployguard.load("plan.yaml")
+    outcome = deployguard.apply(plan)
+    raise SystemExit(outcome.exit_code)
+
+:func:`apply` raises for what is wrong before any host is contacted (:class:`PlanInvalid`,
+:class:`UsageError`); however a deploy ends, it returns an :class:`Outcome`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+from deployguard.errors import UsageError
+from deployguard.plan.model import Host, Plan
+from deployguard.report import reporting
+from deployguard.rollout import deployment, recovery
+from deployguard.rollout.outcome import Listener, Outcome
+from deployguard.rollout import preview as look
+from deployguard.rollout.preview import Preview
+from deployguard.store.journal import SqliteJournal
+from deployguard.transport import registry
+from deployguard.transport.session import Session
+
+__all__ = ["apply", "history", "load", "preview", "recover", "rollback", "status"]
+
+Store = SqliteJournal
+
+
+def load(
+    path: str | PathLike[str], *, version: str | None = None, variables: Mapping[str, str] = {}
+) -> Plan:
+    """Read, template and validate a plan file.
+
+    ``version`` replaces the plan's, ``variables`` are its ``vars``. Raises :class:`PlanInvalid`
+    with every mistake there is.
+    """
+    from deployguard.plan.load import load as load_plan
+
+    return load_plan(path, version=version, variables=variables)
+
+
+def apply(
+    plan: Plan,
+    *,
+    listen: Listener | None = None,
+    store: Store | None = None,
+    drift: str | None = None,
+    stop: threading.Event | None = None,
+) -> Outcome:
+    """Deploy. ``drift="save"`` keeps hand-made changes as a bundle and goes on; ``stop`` hands the
+    hosts over to themselves when it is set."""
+    return _transact(plan, None, listen, store, drift, stop)
+
+
+def rollback(
+    plan: Plan,
+    *,
+    to: str | None = None,
+    listen: Listener | None = None,
+    store: Store | None = None,
+    stop: threading.Event | None = None,
+) -> Outcome:
+    """Go back to a version that the hosts have kept: a transaction like any other.
+
+    ``to`` is the version; the one before the live one when left out. Raises :class:`UsageError`
+    when the hosts do not agree on what that is.
+    """
+    target = to or recovery.previous_version(plan, _connect)
+    return _transact(plan, target, listen, store, None, stop)
+
+
+def _transact(
+    plan: Plan,
+    version: str | None,
+    listen: Listener | None,
+    store: Store | None,
+    drift: str | None,
+    stop: threading.Event | None,
+) -> Outcome:
+    journal = store or SqliteJournal()
+    with deployment.Run(
+        plan, connect=_connect, listen=listen, stop=stop, drift=drift, version=version
+    ) as run:
+        journal.begin(
+            {
+                "id": run.context.transaction,
+                "plan": plan.name,
+                "version": run.version,
+                "environment": plan.environment,
+                "source": plan.source,
+                "owner": run.context.owner,
+                "started_at": run.started_at,
+            },
+            [member.name for member in run.members],
+        )
+        forensics = reporting.Forensics(plan, run.version, run.started_at, len(run.members))
+        try:
+            outcome = deployment.deploy(run, journal, forensics.save)
+        except UsageError as error:
+            refused = deployment.usage_outcome(run, error)
+            journal.end(run.context.transaction, refused.as_dict())
+            raise
+    # From here on the deploy is over: what goes wrong with a report is a note in the outcome.
+    outcome = forensics.seal(outcome)
+    outcome = reporting.report(outcome, plan, journal, listen)
+    journal.end(outcome.transaction, outcome.as_dict())
+    return outcome
+
+
+def preview(
+    plan: Plan, *, listen: Listener | None = None, store: Store | None = None
+) -> Preview:
+    """What :func:`apply` would do, from the hosts' real state, changing nothing."""
+    with deployment.Run(plan, connect=_connect, listen=listen) as run:
+        failures = deployment.inspect_only(run)
+        return look.preview(run.context, run.members, failures)
+
+
+def recover(
+    plan: Plan | None = None,
+    *,
+    transaction: str | None = None,
+    listen: Listener | None = None,
+    store: Store | None = None,
+) -> Outcome:
+    """Finish what an earlier run left unfinished, by what the hosts say and what was decided."""
+    journal = store or SqliteJournal()
+    outcome = recovery.recover(plan, transaction, journal, _connect, listen)
+    return reporting.deliver_pending(outcome, journal)
+
+
+def status(plan: Plan, *, store: Store | None = None) -> list[dict[str, Any]]:
+    """What is live where, since when, and what is unfinished: one row a host."""
+    return recovery.status(plan, _connect)
+
+
+def history(store: Store | None = None, limit: int = 20) -> list[dict[str, Any]]:
+    """The newest transactions of this controller, newest first."""
+    return (store or SqliteJournal()).history(limit)
+
+
+def _connect(name: str, host: Host) -> Session:
+    if host.address is None:
+        host = host.model_copy(update={"address": name})
+    return registry.connect(name, host)
+
+
+def with_report(outcome: Outcome, **changes: Any) -> Outcome:
+    """The outcome with what the reports added."""
+    return dataclasses.replace(outcome, **changes)

@@ -1,0 +1,1 @@
+"""What is deployed: a directory or a tar, hashed and checked, ready to travel."""

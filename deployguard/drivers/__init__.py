@@ -1,0 +1,1 @@
+"""Component to procedure: one driver a file, all of them pure."""

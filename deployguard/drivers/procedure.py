@@ -1,0 +1,99 @@
+"""The whole procedure of one host: what is done in which order, each step with its undo.
+
+The order of the list is the order of the deploy; the undo is the same list walked backwards, which
+gives the rescue its order for free: the new services stop in reverse dependency order, the trees
+are swapped back, the old services start in dependency order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from deployguard.drivers.base import Observation, Operation, Site, Steps, operation, run, swap
+from deployguard.drivers.registry import driver_of
+from deployguard.plan.model import Component, Task
+
+__all__ = ["build"]
+
+
+def build(
+    components: Mapping[str, Component],
+    order: Sequence[str],
+    sites: Mapping[str, Site],
+    observed: Mapping[str, Observation],
+    tasks: Sequence[Task] = (),
+) -> list[Operation]:
+    """The procedure for the components in ``order`` (dependencies first) on one host."""
+    steps: dict[str, Steps] = {
+        name: driver_of(components[name]).steps(
+            name, components[name], sites[name], observed.get(name, {})
+        )
+        for name in order
+    }
+    procedure: list[Operation] = []
+    procedure += _tasks(tasks, "before_stop", sites)
+    for name in reversed(order):
+        procedure += steps[name].stop
+    for name in order:
+        procedure.append(
+            operation(
+                name, "snapshot", f"record {name}", [{"act": "snapshot", "component": name}], []
+            )
+        )
+    for name in order:
+        procedure += steps[name].refresh_before
+    for name in order:
+        procedure += _swaps(name, components[name], sites[name])
+    for name in order:
+        procedure += steps[name].refresh_after
+    procedure += _tasks(tasks, "before_start", sites)
+    for name in order:
+        procedure += steps[name].start
+    procedure += _tasks(tasks, "after_start", sites)
+    return procedure
+
+
+def _swaps(name: str, component: Component, site: Site) -> list[Operation]:
+    operations: list[Operation] = []
+    for path, beside in site.files.items():
+        operations.append(swap(name, f"file:{path}", f"swap {path}", path, beside))
+    if component.layout == "in_place" and component.keep and site.exists:
+        there = {"source": site.live, "target": site.beside, "patterns": list(component.keep)}
+        back = {"source": site.beside, "target": site.live, "patterns": list(component.keep)}
+        operations.append(
+            operation(
+                name,
+                "keep",
+                f"carry the kept paths of {name}",
+                [{"act": "carry", **there}],
+                [{"act": "carry", **back}],
+            )
+        )
+    operations.append(swap(name, "tree", f"swap {site.live}", site.live, site.beside))
+    return operations
+
+
+def _tasks(tasks: Sequence[Task], at: str, sites: Mapping[str, Site]) -> list[Operation]:
+    operations = []
+    for task in tasks:
+        if task.at != at:
+            continue
+        directory = None
+        if task.component is not None:
+            if task.component not in sites:
+                continue
+            site = sites[task.component]
+            directory = site.tree if at == "before_stop" else site.working_directory
+        undo = []
+        if task.undo is not None:
+            undo = [run(task.undo, env=task.env, cwd=directory, timeout=task.timeout)]
+        operations.append(
+            operation(
+                "task",
+                task.name,
+                f"run {task.name}",
+                [run(task.run, env=task.env, cwd=directory, timeout=task.timeout)],
+                undo,
+            )
+        )
+    return operations

@@ -1,0 +1,155 @@
+"""systemd units, of the system manager or a user's.
+
+The unit file and its drop-ins may belong to the component; they are swapped like any managed file,
+with a ``daemon-reload`` on either side. A unit that crash-looped has used up its start limit, so
+every start, the old version's included, is preceded by ``reset-failed``; without it systemd refuses
+to start a perfectly good old version ("start request repeated too quickly").
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Any
+
+from deployguard.drivers.base import Action, Observation, Operation, Site, Steps, operation, run
+from deployguard.plan.model import Component, ManagedFile, SystemdService
+
+PROPERTIES = "LoadState,ActiveState,SubState,UnitFileState,NRestarts,MainPID,FragmentPath"
+_RUNNING = ("active", "activating", "reloading")
+
+
+class SystemdDriver:
+    """See the module."""
+
+    name = "systemd"
+
+    def observe(self, component: Component, site: Site) -> list[dict[str, Any]]:
+        service = _service(component)
+        return [
+            {
+                "field": "unit",
+                "kind": "properties",
+                "argv": [*_systemctl(service), "show", service.unit, f"--property={PROPERTIES}"],
+                "env": _environment(service, site),
+                # What must be the same again after a restore.
+                "same": ["LoadState", "UnitFileState"],
+            }
+        ]
+
+    def files(self, component: Component) -> dict[str, ManagedFile]:
+        service = _service(component)
+        directory = PurePosixPath("/etc/systemd/system")
+        files: dict[str, ManagedFile] = {}
+        if service.unit_file is not None:
+            files[str(directory / service.unit)] = _file(service.unit_file)
+        for name, source in service.drop_ins.items():
+            files[str(directory / f"{service.unit}.d" / name)] = _file(source)
+        return files
+
+    def steps(self, name: str, component: Component, site: Site, observed: Observation) -> Steps:
+        service = _service(component)
+        unit = observed.get("unit", {})
+        was_running = self.running(observed)
+        reset = self._run(service, site, "reset-failed", ok=None)
+        start = self._run(service, site, "start", timeout=service.start_timeout)
+        stop = self._run(
+            service,
+            site,
+            "stop",
+            timeout=service.stop_timeout,
+            on_timeout=[*_systemctl(service), "kill", "--signal=KILL", service.unit],
+        )
+        # A unit that was on its way up, or looping, before the deploy need not come up now: it is
+        # started all the same, and the checks judge it against the baseline.
+        start_old = start if unit.get("ActiveState") == "active" else {**start, "ok": [0, 1]}
+        stopping: list[Operation] = []
+        if was_running:
+            stopping.append(
+                operation(name, "stop", f"stop {service.unit}", [stop], [reset, start_old])
+            )
+        reload_ = run(
+            [*_systemctl(service), "daemon-reload"], env=_environment(service, site), timeout=60.0
+        )
+        before: list[Operation] = []
+        after: list[Operation] = []
+        if self.files(component):
+            title = "reload systemd"
+            before.append(operation(name, "reload-undo", title, [], [reload_]))
+            after.append(operation(name, "reload", title, [reload_], []))
+        after.extend(self._enablement(name, service, site, str(unit.get("UnitFileState", ""))))
+        # A unit that came with the deploy is gone after the restore: stop may find it not loaded.
+        starting = operation(
+            name, "start", f"start {service.unit}", [reset, start], [{**stop, "ok": [0, 5]}, reset]
+        )
+        return Steps(stopping, before, after, [starting])
+
+    def _enablement(
+        self, name: str, service: SystemdService, site: Site, state: str
+    ) -> list[Operation]:
+        if service.enable is None or (state == "enabled") == service.enable:
+            return []
+        words = ("enable", "disable") if service.enable else ("disable", "enable")
+        undo_ok = None if state in ("", "not-found") else (0,)
+        return [
+            operation(
+                name,
+                words[0],
+                f"{words[0]} {service.unit}",
+                [self._run(service, site, words[0])],
+                [{**self._run(service, site, words[1], ok=undo_ok)}],
+            )
+        ]
+
+    def _run(
+        self,
+        service: SystemdService,
+        site: Site,
+        verb: str,
+        *,
+        timeout: float = 60.0,
+        ok: tuple[int, ...] | None = (0,),
+        on_timeout: list[str] | None = None,
+    ) -> Action:
+        return run(
+            [*_systemctl(service), verb, service.unit],
+            env=_environment(service, site),
+            timeout=timeout,
+            ok=ok,
+            on_timeout=on_timeout,
+        )
+
+    def process_probe(self, component: Component, site: Site) -> dict[str, Any]:
+        service = _service(component)
+        return {
+            "driver": "systemd",
+            "unit": service.unit,
+            "scope": service.scope,
+            "argv_prefix": _systemctl(service),
+            "env": _environment(service, site),
+        }
+
+    def running(self, observed: Observation) -> bool:
+        return observed.get("unit", {}).get("ActiveState") in _RUNNING
+
+    def titles(self, component: Component) -> list[str]:
+        return [_service(component).unit]
+
+
+def _service(component: Component) -> SystemdService:
+    assert component.service is not None and component.service.systemd is not None
+    return component.service.systemd
+
+
+def _systemctl(service: SystemdService) -> list[str]:
+    return ["systemctl", "--user"] if service.scope == "user" else ["systemctl"]
+
+
+def _environment(service: SystemdService, site: Site) -> dict[str, str]:
+    # A connection without a login session does not know where the user manager listens.
+    if service.scope == "user":
+        return {"XDG_RUNTIME_DIR": f"/run/user/{site.uid}"}
+    return {}
+
+
+def _file(source: str) -> ManagedFile:
+    return ManagedFile.model_validate({"source": source, "mode": "0644"})

@@ -1,0 +1,223 @@
+"""Every way deployguard can end, each with its message, its exit code and who must act.
+
+The exit code belongs to the error class, so that a new failure cannot be invented without
+deciding what the caller sees. ``deployguard explain CODE`` and ``docs/exit-codes.md`` are made
+from this table; a test checks that the codes and the classes agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+__all__ = [
+    "ActionFailed",
+    "ConnectionLost",
+    "DeployguardError",
+    "ExitCode",
+    "HostFailure",
+    "InternalError",
+    "Interrupted",
+    "Locked",
+    "Mistake",
+    "PlanInvalid",
+    "ProtocolError",
+    "Refused",
+    "RestoreFailed",
+    "RolledBack",
+    "Unreachable",
+    "UsageError",
+    "EXPLANATIONS",
+]
+
+
+class ExitCode(IntEnum):
+    """The stable exit codes of the command line."""
+
+    COMMITTED = 0
+    INTERNAL = 1
+    USAGE = 2
+    ROLLED_BACK = 3
+    NEEDS_PERSON = 4
+    REFUSED = 5
+    LOCKED = 6
+    INTERRUPTED = 7
+    CHANGES = 10
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What an exit code means and what the person reading it does next."""
+
+    meaning: str
+    detail: str
+    act: str
+
+
+EXPLANATIONS: dict[ExitCode, Explanation] = {
+    ExitCode.COMMITTED: Explanation(
+        "committed, healthy",
+        "Every host runs the new version and passed its checks, or there was nothing to do.",
+        "Nothing. `deployguard status` shows what is live.",
+    ),
+    ExitCode.INTERNAL: Explanation(
+        "deployguard's own error",
+        "deployguard itself failed. Hosts that were mid-switch restore themselves when the lease "
+        "ends.",
+        "Run `deployguard status`, then `deployguard recover`. Please report the traceback.",
+    ),
+    ExitCode.USAGE: Explanation(
+        "bad usage or plan",
+        "The command line or the plan file has mistakes. No host was contacted.",
+        "Mend the lines named in the message; `deployguard validate` checks without deploying.",
+    ),
+    ExitCode.ROLLED_BACK: Explanation(
+        "failed, rolled back, verified and healthy",
+        "The new version failed. Every touched host has the old version back, its files verified "
+        "by hash, its checks as good as before the deploy.",
+        "Read the incident and the forensics folder it names, mend the release, deploy again.",
+    ),
+    ExitCode.NEEDS_PERSON: Explanation(
+        "failed, and the restore failed or is unverified: a person is needed",
+        "At least one host is named as not restored. Nothing was pruned: the old and the new tree "
+        "are both still there.",
+        "Go to the hosts named, read what failed, then run `deployguard recover`.",
+    ),
+    ExitCode.REFUSED: Explanation(
+        "refused by a guard; nothing was touched",
+        "A guard, drift, or the space check said no before anything live was changed.",
+        "Read the refusal; it names the guard, the host and the mend.",
+    ),
+    ExitCode.LOCKED: Explanation(
+        "locked by another transaction",
+        "Another transaction holds the same path on a host; the message names it, and since when.",
+        "Wait for it, or run `deployguard recover` if its run is dead.",
+    ),
+    ExitCode.INTERRUPTED: Explanation(
+        "interrupted: handed over to the hosts, or in doubt",
+        "The run was interrupted. Hosts restore themselves; prepared hosts wait for the decision.",
+        "Run `deployguard recover`.",
+    ),
+    ExitCode.CHANGES: Explanation(
+        "there are changes",
+        "`plan --detailed-exitcode` found differences between the plan and the hosts.",
+        "Nothing, or `deployguard apply`.",
+    ),
+}
+
+
+class DeployguardError(Exception):
+    """Root of the tree. ``hint`` says how to mend it; never holds a secret."""
+
+    exit_code: ExitCode = ExitCode.INTERNAL
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class InternalError(DeployguardError):
+    """deployguard broke one of its own rules."""
+
+
+class UsageError(DeployguardError):
+    """The command line does not make sense."""
+
+    exit_code = ExitCode.USAGE
+
+
+@dataclass(frozen=True, order=True)
+class Mistake:
+    """One mistake in a plan or inventory file, with its place.
+
+    ``line`` and ``column`` count from 1; ``where`` is the dotted path in the document, such as
+    ``components.backend.chekcs``.
+    """
+
+    file: str
+    line: int
+    column: int
+    where: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}"
+        where = f" {self.where}:" if self.where else ""
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{place}{where} {self.message}{hint}"
+
+
+class PlanInvalid(DeployguardError):
+    """The plan has mistakes; all of them are in ``mistakes``, in file order."""
+
+    exit_code = ExitCode.USAGE
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        self.mistakes = sorted(mistakes)
+        super().__init__("\n".join(str(mistake) for mistake in self.mistakes))
+
+
+class Refused(DeployguardError):
+    """A guard, drift or the space check refused; nothing live was touched."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class Locked(DeployguardError):
+    """Another transaction holds a path this one needs."""
+
+    exit_code = ExitCode.LOCKED
+
+
+class Interrupted(DeployguardError):
+    """The run was interrupted and handed over to the hosts."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
+class RolledBack(DeployguardError):
+    """The deploy failed and every touched host is verified back on the old version."""
+
+    exit_code = ExitCode.ROLLED_BACK
+
+
+class RestoreFailed(DeployguardError):
+    """The deploy failed and at least one host could not be restored or verified."""
+
+    exit_code = ExitCode.NEEDS_PERSON
+
+
+class HostFailure(DeployguardError):
+    """Something failed on, or on the way to, one host. ``host`` is its name in the plan."""
+
+    exit_code = ExitCode.ROLLED_BACK
+
+    def __init__(self, host: str, message: str, *, hint: str = "") -> None:
+        super().__init__(f"{host}: {message}", hint=hint)
+        self.host = host
+        self.reason = message
+
+
+class Unreachable(HostFailure):
+    """No connection could be made to the host within the deadline."""
+
+
+class ConnectionLost(HostFailure):
+    """The connection broke while the host program was at work; the outcome there is unknown."""
+
+
+class ProtocolError(HostFailure):
+    """The host program answered something that is not in the protocol."""
+
+
+class ActionFailed(HostFailure):
+    """The host program reports that a step failed. ``kind`` is the host's error kind."""
+
+    def __init__(
+        self, host: str, message: str, *, kind: str = "failed", detail: object = None, hint: str = ""
+    ) -> None:
+        super().__init__(host, message, hint=hint)
+        self.kind = kind
+        self.detail = detail

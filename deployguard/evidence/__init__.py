@@ -1,0 +1,1 @@
+"""What is collected when a deploy fails, redacted and sealed."""

@@ -1,0 +1,1 @@
+"""Checks as data, and the reading of their results."""

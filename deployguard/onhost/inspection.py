@@ -1,0 +1,301 @@
+"""Looks at what is live, changing nothing: the same look serves ``plan`` and ``apply``."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from deployguard.onhost import operations, staging
+from deployguard.onhost.places import NotManageable, Placement, State, beside_file, place, read_json
+from deployguard.onhost.system import System
+from deployguard.onhost.tree import DRIFT_FIELDS, Manifest, Patterns, StatCache, compare, scan
+
+#: Kept free for the rescue, beside what the new tree needs.
+RESERVE_BYTES = 8 * 1024 * 1024
+
+Target = Dict[str, Any]
+
+
+class View:
+    """What one look found of one component, for the steps that follow it."""
+
+    def __init__(self, target: Target, placement: Placement) -> None:
+        self.target = target
+        self.placement = placement
+        self.record: Optional[Dict[str, Any]] = None
+        self.before: Optional[Manifest] = None
+        self.wanted: Optional[Manifest] = None
+        self.cache = StatCache()
+        self.missing: Dict[str, int] = {}
+
+
+def live_record(state: State, path: str) -> Optional[Dict[str, Any]]:
+    """What was committed at this path last, or ``None``."""
+    return read_json(os.path.join(state.live(path), "record.json"))
+
+
+def load_manifest(path: str) -> Manifest:
+    """A manifest kept in the state directory."""
+    with open(path, "rb") as file:
+        return Manifest.from_bytes(file.read())
+
+
+def skip_patterns(target: Target) -> Patterns:
+    """What in the live tree is the host's own business: kept and ignored paths."""
+    globs = list(target["ignore"])
+    for pattern in list(target["keep"]):
+        globs.append(pattern.rstrip("/"))
+    return Patterns(globs)
+
+
+def look(
+    state: State, target: Target, manifest: Optional[Manifest], transaction: str
+) -> Tuple[View, Dict[str, Any]]:
+    """Compare the live tree with the last commit and with what is to come.
+
+    ``manifest`` is the new tree; for a target whose source is the host's own history it is read
+    here. Raises :class:`NotManageable`.
+    """
+    view = View(target, place(target, transaction))
+    view.record = live_record(state, target["path"])
+    root = view.placement.root
+    if target["source"]["kind"] == "history":
+        manifest = _from_history(view, target["source"]["version"])
+    assert manifest is not None
+    if root is not None:
+        cache_file = os.path.join(state.live(target["path"]), "stat.cache")
+        if os.path.exists(cache_file):
+            with open(cache_file, "rb") as file:
+                view.cache = StatCache.from_bytes(file.read())
+        view.before = scan(root, cache=view.cache)
+    view.wanted = _without_kept(manifest, target, root)
+    _demand_shared(target)
+    skip = skip_patterns(target)
+    result: Dict[str, Any] = {
+        "live": _live_words(view),
+        "placement": view.placement._asdict(),
+        "files": [_file_state(file, transaction) for file in target["files"]],
+    }
+    result.update(_differences(view, skip))
+    sources = [view.before] if view.before is not None else []
+    for _, older in retained_trees(view.record):
+        if staging.missing(view.wanted, sources):
+            sources.append(older)
+    view.missing = staging.missing(view.wanted, sources)
+    result["missing"] = sorted(view.missing)
+    result["missing_bytes"] = sum(view.missing.values())
+    result["space"] = _space(view)
+    return view, result
+
+
+def _demand_shared(target: Target) -> None:
+    """A shared file cannot be made up; a directory (with a slash at its end) can."""
+    for path in target["shared"]:
+        file = os.path.join(target["path"], "shared", path)
+        if not path.endswith("/") and not os.path.lexists(file):
+            raise NotManageable(
+                "the shared file %s is not there" % file,
+                "create it, or write %r with a slash at the end if it is a directory" % path,
+            )
+
+
+def retained_trees(record: Optional[Dict[str, Any]]) -> List[Tuple[str, Manifest]]:
+    """The older trees that still stand on the host, newest first, with their manifests."""
+    trees = []
+    for older in (record or {}).get("previous", []):
+        if os.path.isdir(older["tree"]) and os.path.exists(older["manifest"]):
+            trees.append((older["tree"], load_manifest(older["manifest"])))
+    return trees
+
+
+def _from_history(view: View, version: str) -> Manifest:
+    record = view.record or {}
+    for older in record.get("previous", []):
+        if older["version"] == version and os.path.isdir(older["tree"]):
+            view.target["files_from"] = older
+            return load_manifest(older["manifest"])
+    there = ", ".join(older["version"] for older in record.get("previous", [])) or "none"
+    raise NotManageable(
+        "%s has no version %s to go back to" % (view.target["path"], version),
+        "versions kept there: " + there,
+    )
+
+
+def _without_kept(manifest: Manifest, target: Target, root: Optional[str]) -> Manifest:
+    """The new tree without what the host keeps: the live one wins over the release's default."""
+    if root is None or not target["keep"]:
+        return manifest
+    kept = operations.matches(root, target["keep"])
+    if not kept:
+        return manifest
+    return Manifest(
+        entry
+        for entry in manifest
+        if not any(entry.path == path or entry.path.startswith(path + "/") for path in kept)
+    )
+
+
+def _live_words(view: View) -> Dict[str, Any]:
+    if view.before is None:
+        return {"state": "absent", "version": None}
+    record = view.record
+    if record is None or record.get("tree") != view.placement.root:
+        return {"state": "foreign", "version": None, "tree": view.placement.root}
+    return {
+        "state": "managed",
+        "version": record["version"],
+        "transaction": record["transaction"],
+        "since": record["committed_at"],
+        "previous": [older["version"] for older in record.get("previous", [])],
+        "tree": record["tree"],
+    }
+
+
+def _differences(view: View, skip: Patterns) -> Dict[str, Any]:
+    before, wanted = view.before, view.wanted
+    assert wanted is not None
+    result: Dict[str, Any] = {
+        "added": [], "changed": [], "removed": [],
+        "drift": {"added": [], "changed": [], "removed": []}, "only_on_host": [],
+    }
+    if before is None:
+        result["added"] = [[e.path, e.size] for e in wanted if e.kind != "d"]
+        return result
+    change = compare(before, wanted, ignore=skip, fields=("kind", "content", "target", "mode"))
+    result["added"] = [[path, _size(wanted, path)] for path in change.added]
+    result["changed"] = [[item.path, _size(wanted, item.path)] for item in change.changed]
+    result["removed"] = [[path, _size(before, path)] for path in change.removed]
+    if _live_words(view)["state"] == "managed":
+        assert view.record is not None
+        committed = load_manifest(view.record["manifest"])
+        # Ownership is the host's choice at commit time; the manifest on record has it resolved.
+        drift = compare(committed, before, ignore=skip, fields=DRIFT_FIELDS)
+        result["drift"] = {
+            "added": list(drift.added),
+            "changed": [item.path for item in drift.changed],
+            "removed": list(drift.removed),
+        }
+    else:
+        result["only_on_host"] = [
+            path for path in change.removed if not _is_directory(before, path)
+        ]
+    return result
+
+
+def _size(manifest: Manifest, path: str) -> int:
+    entry = manifest.get(path)
+    return entry.size if entry is not None else 0
+
+
+def _is_directory(manifest: Manifest, path: str) -> bool:
+    entry = manifest.get(path)
+    return entry is not None and entry.kind == "d"
+
+
+def _space(view: View) -> Dict[str, Any]:
+    assert view.wanted is not None
+    base = view.placement.tree
+    while not os.path.isdir(base):
+        base = os.path.dirname(base)
+    needed = staging.space_needed(view.wanted, view.missing, reserve=RESERVE_BYTES)
+    free = staging.space_free(base)
+    return {
+        "path": base,
+        "needed_bytes": needed.bytes,
+        "needed_inodes": needed.inodes,
+        "free_bytes": free.bytes,
+        "free_inodes": free.inodes,
+    }
+
+
+def _file_state(file: Dict[str, Any], transaction: str) -> Dict[str, Any]:
+    """A managed file now, against what it is to be."""
+    path = file["path"]
+    state: Dict[str, Any] = {"path": path, "beside": beside_file(path, transaction)}
+    try:
+        info = os.lstat(path)
+    except FileNotFoundError:
+        return dict(state, change="added")
+    if not stat.S_ISREG(info.st_mode):
+        raise NotManageable("%s is not a plain file" % path, "a managed file is a plain file")
+    same = file_entry(path)["digest"] == file["digest"]
+    if same and stat.S_IMODE(info.st_mode) == file["mode"]:
+        return dict(state, change="same")
+    return dict(state, change="changed")
+
+
+def file_entry(path: str) -> Dict[str, Any]:
+    """Everything about one managed file that a restore must bring back."""
+    import hashlib
+
+    try:
+        info = os.lstat(path)
+        with open(path, "rb") as file:
+            digest = hashlib.sha256(file.read()).hexdigest()
+    except FileNotFoundError:
+        return {"path": path, "exists": False, "digest": None}
+    return {
+        "path": path,
+        "exists": True,
+        "digest": digest,
+        "mode": stat.S_IMODE(info.st_mode),
+        "uid": info.st_uid,
+        "gid": info.st_gid,
+        "mtime_ns": info.st_mtime_ns,
+    }
+
+
+def observe(system: System, questions: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
+    """Ask what the driver wants to know of its service."""
+    answers: Dict[str, Any] = {}
+    for question in questions:
+        if question["kind"] == "process":
+            answers[question["field"]] = _observe_process(question["pid_file"], system)
+            continue
+        result = system.run(
+            question["argv"], env=question.get("env"), timeout=question.get("timeout", 30.0)
+        )
+        if question["kind"] == "properties":
+            lines = result.stdout.decode("utf-8", "replace").splitlines()
+            answers[question["field"]] = dict(
+                line.split("=", 1) for line in lines if "=" in line
+            )
+        else:
+            answers[question["field"]] = {"status": result.status}
+    return answers
+
+
+def _observe_process(pid_file: str, system: System) -> Dict[str, Any]:
+    pid = operations.running(pid_file, system)
+    if pid is None:
+        return {"running": False}
+    identity = read_json(pid_file) or {}
+    return {"running": True, "pid": pid, "started_as": identity.get("started_as", {})}
+
+
+def owner_of(target: Target, root: Optional[str]) -> Optional[Tuple[int, int]]:
+    """Numeric owner and group for the new tree; ``None`` keeps the artifact's own.
+
+    Raises :class:`NotManageable` for a name the host does not know.
+    """
+    import grp
+
+    if target["owner"] == "artifact":
+        return None
+    uid, gid = os.geteuid(), os.getegid()
+    if root is not None:
+        info = os.lstat(root)
+        uid, gid = info.st_uid, info.st_gid
+    try:
+        if target["owner"] is not None:
+            user = pwd.getpwnam(target["owner"])
+            uid, gid = user.pw_uid, user.pw_gid
+        if target["group"] is not None:
+            gid = grp.getgrnam(target["group"]).gr_gid
+    except KeyError as error:
+        raise NotManageable(
+            "the host has no user or group %s" % error, "create it, or mend owner and group"
+        ) from error
+    return uid, gid

@@ -1,0 +1,551 @@
+"""The host's part in a transaction: each verb moves the state table by one step.
+
+Nothing here knows a driver, a plan or a controller. What a verb needs was either sent with it or
+stands in the journal, and what a restore needs stands in the journal alone: :meth:`restore` works
+the same when it is asked for over the connection, when the lease ends, and from a new process that
+only has the folder of the transaction.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
+
+from deployguard.onhost import (
+    durable,
+    evidence,
+    healthcheck,
+    locks,
+    machine,
+    settlement,
+    staging,
+)
+from deployguard.onhost.blobs import receive
+from deployguard.onhost.inspection import (
+    View,
+    file_entry,
+    load_manifest,
+    look,
+    observe,
+    owner_of,
+    skip_patterns,
+)
+from deployguard.onhost.journal import Journal
+from deployguard.onhost.operations import Executor
+from deployguard.onhost.places import State, read_json, write_json
+from deployguard.onhost.system import System
+from deployguard.onhost.tree import Manifest, compare, scan
+
+#: Room set aside while there still is some, so that a restore can write its journal on a full disk.
+RESERVE_BYTES = 1024 * 1024
+
+#: How long a takeover waits for the step that the old process is in.
+TAKEOVER_SECONDS = 30.0
+
+Emit = Callable[[Dict[str, Any]], None]
+
+
+class RequestError(Exception):
+    """The request cannot be met; ``kind`` is one of the kinds in ``docs/protocol.md``."""
+
+    def __init__(self, kind: str, message: str, hint: str = "", detail: Any = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.hint = hint
+        self.detail = detail
+
+
+class Participant:
+    """One transaction on this host."""
+
+    def __init__(self, state: State, system: System, emit: Emit) -> None:
+        self._state = state
+        self._system = system
+        self._emit = emit
+        self._manifests: Dict[str, Manifest] = {}
+        self._views: Dict[str, View] = {}
+        self._journal: Optional[Journal] = None
+        self._alive: Optional[int] = None
+        self.epoch = 0
+        self.lease = 60.0
+        self.folder = ""
+
+    # -- the transaction's start -------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """The state in the journal; ``idle`` before a transaction began here."""
+        return self._journal.state if self._journal is not None else machine.IDLE
+
+    def begin(self, args: Dict[str, Any]) -> Dict[str, Any]:
+        """Take the locks and write the first record. Nothing live is touched."""
+        identifier = args["transaction"]
+        self.folder = self._state.transaction(identifier)
+        if os.path.isdir(self.folder):
+            raise RequestError("state", "transaction %s is already known here" % identifier)
+        # The folder and its flock come before the locks: a lock whose transaction cannot be seen
+        # to be alive is one that the next transaction may take.
+        durable.make_directory(self.folder, 0o700)
+        self._alive = locks.keep_alive(self.folder)
+        claim = {
+            "transaction": identifier,
+            "epoch": args["epoch"],
+            "owner": args["owner"],
+            "plan": args["plan"],
+            "since": self._system.now(),
+        }
+        try:
+            locks.acquire(self._state, args["paths"], claim, self._clear_dead, self._system.now)
+        except locks.PathLocked as error:
+            self._leave()
+            durable.remove_tree(self.folder)
+            raise RequestError("locked", str(error), detail=error.holder) from error
+        self._journal = Journal(os.path.join(self.folder, "journal"), self._system.now)
+        self.epoch = int(args["epoch"])
+        self.lease = float(args["lease"])
+        fields = {k: args[k] for k in ("transaction", "epoch", "lease", "owner", "plan", "paths")}
+        self._journal.enter(machine.BEGIN, "begun", **fields)
+        return {"state": self.state}
+
+    def adopt(self, args: Dict[str, Any]) -> Dict[str, Any]:
+        """Take over a transaction of this host's memory, under a higher epoch."""
+        folder = self._state.transaction(args["transaction"])
+        if not os.path.isdir(folder):
+            raise RequestError("state", "no transaction %s here" % args["transaction"])
+        known = epoch_of(folder)
+        if int(args["epoch"]) <= known:
+            raise RequestError(
+                "stale_epoch", "epoch %s is not above %d" % (args["epoch"], known), detail=known
+            )
+        # The other process, if one lives, sees the higher epoch and lets go.
+        write_json(os.path.join(folder, "epoch"), {"epoch": int(args["epoch"])})
+        self.epoch = int(args["epoch"])
+        self.folder = folder
+        self._alive = self._wait_for(folder)
+        self._journal = Journal(os.path.join(folder, "journal"), self._system.now)
+        begun = self._journal.last("begun")
+        self.lease = float(begun["lease"]) if begun else self.lease
+        self._journal.append("adopted", epoch=self.epoch, owner=args["owner"])
+        return self.describe()
+
+    def _wait_for(self, folder: str) -> int:
+        """The ``alive`` lock, once the process that had it has seen that it is fenced off."""
+        deadline = self._system.monotonic() + TAKEOVER_SECONDS
+        while True:
+            taken = locks.keep_alive(folder)
+            if taken is not None:
+                return taken
+            if self._system.monotonic() > deadline:
+                raise RequestError(
+                    "failed",
+                    "another process on the host is still at work on this transaction",
+                    "wait for it to end its step, then run recover again",
+                )
+            self._system.sleep(0.05)
+
+    def describe(self) -> Dict[str, Any]:
+        """The state, and the record that made it, read back from the journal."""
+        journal = self._need()
+        last = next((r for r in reversed(journal.records) if "state" in r), {})
+        return {"state": journal.state, "record": last, "epoch": self.epoch}
+
+    # -- looking -----------------------------------------------------------------------------
+
+    def manifest(self, args: Dict[str, Any], pieces: Iterable[bytes]) -> Dict[str, Any]:
+        """Receive the manifest of a new tree."""
+        manifest = Manifest.from_bytes(b"".join(pieces))
+        self._manifests[args["digest"]] = manifest
+        return {"count": manifest.count()}
+
+    def look(self, args: Dict[str, Any]) -> Dict[str, Any]:
+        """Compare what is live with what is to come; changes nothing."""
+        components: Dict[str, Any] = {}
+        for target in args["components"]:
+            source = target["source"]
+            wanted = self._manifests[source["digest"]] if source["kind"] == "manifest" else None
+            view, result = look(self._state, target, wanted, args["transaction"])
+            result["observed"] = observe(self._system, target["observe"])
+            self._views[target["name"]] = view
+            components[target["name"]] = result
+        baseline = None
+        if args.get("checks"):
+            baseline = healthcheck.watch(args["checks"], self._system, mode="once")
+        space = {
+            path: dict(staging.space_free(path)._asdict(), exists=os.path.isdir(path))
+            for path in args.get("disks", [])
+            if os.path.isdir(path)
+        }
+        return {"components": components, "baseline": baseline, "disks": space}
+
+    # -- staging -----------------------------------------------------------------------------
+
+    def blobs(self, args: Dict[str, Any], pieces: Iterable[bytes]) -> Dict[str, Any]:
+        """Receive the file contents that the look found missing for one component."""
+        self._need(machine.BEGUN)
+        store = self._blob_store()
+        received = receive(pieces, store, self._views[args["component"]].missing)
+        return {"received": len(received)}
+
+    def _blob_store(self) -> str:
+        store = os.path.join(self.folder, "blobs")
+        if not os.path.isdir(store):
+            os.mkdir(store, 0o700)
+        return store
+
+    def stage(self, args: Dict[str, Any]) -> Dict[str, Any]:
+        """Build every new tree beside the live one, verified and synced."""
+        journal = self._need(machine.BEGUN)
+        views = [self._views[name] for name in args["components"]]
+        files = self._files(views)
+        beside = [view.placement.tree for view in views] + [f["beside"] for f in files]
+        directories = settlement.missing_directories(beside + [f["path"] for f in files])
+        journal.append(
+            "staging",
+            targets=[_journalled(view.target) for view in views],
+            placements=[view.placement._asdict() for view in views],
+            files=[{k: v for k, v in f.items() if k != "content"} for f in files],
+            directories=directories,
+        )
+        for directory in directories:
+            durable.make_directory(directory, 0o755)
+        durable.reserve(os.path.join(self.folder, "reserve"), RESERVE_BYTES)
+        blobs = self._blob_store()
+        still: Dict[str, int] = {}
+        for view in views:
+            self._share(view)
+            still.update(self._build(view, blobs))
+        if still:
+            raise RequestError(
+                "mismatch",
+                "%d files changed on the host while they were copied" % len(still),
+                "deploy again",
+                detail=sorted(still),
+            )
+        for file in files:
+            self._stage_file(file)
+        for base in sorted({os.path.dirname(path) for path in beside}):
+            durable.sync_tree(base)
+        journal.enter(machine.STAGE, "staged")
+        return {"state": self.state}
+
+    def _build(self, view: View, blobs: str) -> Dict[str, int]:
+        place = view.placement
+        assert view.wanted is not None
+        sources = []
+        if place.root is not None and view.before is not None:
+            sources.append((place.root, view.before))
+        for older in (view.record or {}).get("previous", []):
+            if os.path.isdir(older["tree"]) and os.path.exists(older["manifest"]):
+                sources.append((older["tree"], load_manifest(older["manifest"])))
+        owner = owner_of(view.target, place.root)
+        partial = place.tree + ".partial"
+        missing = staging.build(
+            view.wanted, partial, sources, store_dir=blobs, owner=owner, keep_owner=owner is None
+        )
+        if missing:
+            return missing
+        self._save("after-%s.manifest" % view.target["name"], self._built(view, owner))
+        if view.before is not None:
+            self._save("before-%s.manifest" % view.target["name"], view.before)
+        durable.rename(partial, place.tree)
+        if place.link is not None:
+            self._unlink(place.beside)
+            os.symlink(place.link, place.beside)
+        return {}
+
+    def _share(self, view: View) -> None:
+        """Make the shared directories that are not there yet; shared files were looked for."""
+        owner = owner_of(view.target, view.placement.root)
+        for path in view.target["shared"]:
+            directory = os.path.join(view.target["path"], "shared", path.rstrip("/"))
+            if path.endswith("/") and not os.path.lexists(directory):
+                durable.make_directory(directory, 0o755)
+                if owner is not None and os.geteuid() == 0:
+                    os.chown(directory, *owner)
+
+    @staticmethod
+    def _built(view: View, owner: Any) -> Manifest:
+        assert view.wanted is not None
+        if owner is None:
+            return view.wanted
+        return Manifest(entry._replace(uid=owner[0], gid=owner[1]) for entry in view.wanted)
+
+    def _files(self, views: Sequence[View]) -> List[Dict[str, Any]]:
+        files = []
+        for view in views:
+            history = {f["path"]: f for f in view.target.get("files_from", {}).get("files", [])}
+            for file in view.target["files"]:
+                entry = dict(file, component=view.target["name"])
+                if view.target["source"]["kind"] == "history":
+                    if "content" not in history.get(file["path"], {}):
+                        continue
+                    entry.update(history[file["path"]])
+                files.append(entry)
+        return files
+
+    def _stage_file(self, file: Dict[str, Any]) -> None:
+        data = base64.b64decode(file["content"])
+        durable.write_file(file["beside"], data, file["mode"])
+        owner = owner_of(dict(file, owner=file.get("owner"), group=file.get("group")), None)
+        if owner is not None and os.geteuid() == 0:
+            os.chown(file["beside"], *owner)
+
+    # -- the switch --------------------------------------------------------------------------
+
+    def arm(self, args: Dict[str, Any]) -> Dict[str, Any]:
+        """Make the whole undo durable: procedure, checks, baseline, what must be the same again."""
+        journal = self._need(machine.STAGED)
+        staged = journal.last("staging")
+        assert staged is not None
+        journal.enter(
+            machine.ARM,
+            "armed",
+            procedure=args["procedure"],
+            checks=args["checks"],
+            baseline=args["baseline"],
+            observe=args["observe"],
+            observed=args["observed"],
+            collectors=args["collectors"],
+            marks=evidence.mark(args["collectors"], self._system),
+            files=[file_entry(file["path"]) for file in staged["files"]],
+            links={
+                place["live"]: os.readlink(place["live"])
+                for place in staged["placements"]
+                if os.path.islink(place["live"])
+            },
+        )
+        return {"state": self.state}
+
+    def switch(self) -> Dict[str, Any]:
+        """Run the procedure. Raises :class:`operations.OperationFailed`; the state stays armed."""
+        journal = self._need(machine.ARMED)
+        armed = journal.last("armed")
+        assert armed is not None
+        self._executor(journal).do(armed["procedure"])
+        journal.enter(machine.SWITCH, "switched")
+        return {"state": self.state}
+
+    def _executor(self, journal: Journal) -> Executor:
+        return Executor(journal, self._system, self._emit, self._snapshot)
+
+    def _snapshot(self, component: str) -> None:
+        """Record the live tree once more, now that nobody writes to it."""
+        view = self._views.get(component)
+        if view is None or view.placement.root is None or view.before is None:
+            return
+        now = scan(view.placement.root, cache=view.cache)
+        if now.digest() != view.before.digest():
+            view.before = now
+            self._save("before-%s.manifest" % component, now)
+
+    def check(self, args: Dict[str, Any]) -> Dict[str, Any]:
+        """Watch the new version until it is healthy, or is not in time."""
+        self._need()
+        result = healthcheck.watch(args["checks"], self._system, mode="deploy", emit=self._emit)
+        self._need().append("checked", sync=False, healthy=result["healthy"])
+        return dict(result)
+
+    def prepare(self) -> Dict[str, Any]:
+        """Vote "healthy". From here on the host waits for the decision."""
+        self._need(machine.SWITCHED).enter(machine.PREPARE, "prepared")
+        return {"state": self.state}
+
+    def commit(self) -> Dict[str, Any]:
+        """The decision is commit. May be repeated."""
+        journal = self._need()
+        if journal.state != machine.COMMITTED:
+            journal.enter(machine.COMMIT, "committed")
+        if journal.last("settled") is None:
+            settlement.keep(self._state, self.folder, journal, self._system)
+            journal.append("settled")
+        return {"state": self.state}
+
+    # -- the way back ------------------------------------------------------------------------
+
+    def restore(self) -> Dict[str, Any]:
+        """Bring the old version back and prove it. Ends in ``restored`` or ``stuck``.
+
+        Where nothing was touched yet this is :meth:`abort`. May be repeated.
+        """
+        journal = self._need()
+        if journal.state in machine.UNTOUCHED:
+            return self.abort()
+        if journal.state in machine.TERMINAL:
+            return self.describe()
+        started = self._system.monotonic()
+        durable.release(os.path.join(self.folder, "reserve"))
+        armed = journal.last("armed")
+        staged = journal.last("staging")
+        assert armed is not None and staged is not None
+        journal.append("restoring")
+        failures = self._executor(journal).undo(armed["procedure"])
+        undone = self._system.monotonic()
+        differences = self._verify(armed, staged)
+        verified = self._system.monotonic()
+        health = healthcheck.watch(
+            armed["checks"],
+            self._system,
+            mode="restore",
+            baseline=armed["baseline"],
+            emit=self._emit,
+        )
+        ended = self._system.monotonic()
+        result = {
+            "failures": failures,
+            "differences": differences,
+            "verified": not differences,
+            "healthy": bool(health["healthy"]),
+            "health": health,
+            "seconds": {
+                "undo": round(undone - started, 3),
+                "verify": round(verified - undone, 3),
+                "check": round(ended - verified, 3),
+                "total": round(ended - started, 3),
+            },
+        }
+        if failures or differences or not health["healthy"]:
+            journal.enter(machine.FAIL, "stuck", failures=failures, differences=differences[:200])
+        else:
+            journal.enter(machine.RESTORE, "restored", seconds=result["seconds"])
+        return dict(result, state=self.state)
+
+    def _verify(self, armed: Dict[str, Any], staged: Dict[str, Any]) -> List[str]:
+        """Every way in which the old version is not back exactly; empty is the proof."""
+        differences: List[str] = []
+        for target, place in zip(staged["targets"], staged["placements"]):
+            differences += self._verify_tree(target, place, armed["links"])
+        for entry in armed["files"]:
+            now = file_entry(entry["path"])
+            for name in sorted(set(entry) | set(now)):
+                if entry.get(name) != now.get(name):
+                    differences.append("%s: %s differs" % (entry["path"], name))
+        for component, questions in armed["observe"].items():
+            now = observe(self._system, questions)
+            before = armed["observed"].get(component, {})
+            for question in questions:
+                field = question["field"]
+                for name in question.get("same", []):
+                    old, new = before.get(field, {}).get(name), now.get(field, {}).get(name)
+                    if old != new:
+                        differences.append("%s: %s was %s, is %s" % (component, name, old, new))
+        return differences
+
+    def _verify_tree(
+        self, target: Dict[str, Any], place: Dict[str, Any], links: Dict[str, str]
+    ) -> List[str]:
+        live, root = place["live"], place["root"]
+        if root is None:
+            return ["%s was absent and is there" % live] if os.path.lexists(live) else []
+        if live in links and (not os.path.islink(live) or os.readlink(live) != links[live]):
+            return ["%s does not lead to %s" % (live, links[live])]
+        if not os.path.isdir(root):
+            return ["%s is not there" % root]
+        before = load_manifest(os.path.join(self.folder, "before-%s.manifest" % target["name"]))
+        now = scan(root, rehash=True)
+        change = compare(before, now, ignore=skip_patterns(target))
+        found = ["%s/%s is missing" % (root, path) for path in change.removed]
+        found += ["%s/%s was not there" % (root, path) for path in change.added]
+        found += [
+            "%s/%s differs in %s" % (root, item.path, ", ".join(item.fields))
+            for item in change.changed
+        ]
+        return found
+
+    def hold(self) -> Dict[str, Any]:
+        """Leave everything as it is for a person: no lease, no undo, nothing cleared away."""
+        self._need().enter(machine.FAIL, "stuck", held=True)
+        return {"state": self.state}
+
+    def hand_over(self) -> Dict[str, Any]:
+        """The controller is about to leave: what has to be undone is undone at once."""
+        self.lease = 0.0
+        self._need().append("handed_over")
+        return {"state": self.state}
+
+    def run(self, args: Dict[str, Any]) -> Dict[str, Any]:
+        """A task of the plan's ``always`` block, which has no part in the transaction."""
+        done = self._system.run(args["argv"], env=args.get("env"), timeout=args["timeout"])
+        return {"status": done.status, "message": done.describe()}
+
+    def abort(self) -> Dict[str, Any]:
+        """Drop what was staged. Only where nothing live was touched."""
+        journal = self._need()
+        if journal.state != machine.ABORTED:
+            machine.step(journal.state, machine.ABORT)
+            settlement.drop(self._state, self.folder, journal)
+            journal.enter(machine.ABORT, "aborted")
+        return {"state": self.state, "verified": True, "healthy": True}
+
+    def finish(self) -> Dict[str, Any]:
+        """After ``restored``: clear the failed tree away and give up the locks. May be repeated."""
+        journal = self._need()
+        if journal.state == machine.RESTORED and journal.last("settled") is None:
+            settlement.drop(self._state, self.folder, journal)
+            journal.append("settled")
+        return {"state": self.state}
+
+    # -- the rest ----------------------------------------------------------------------------
+
+    def fenced(self) -> bool:
+        """Whether somebody has taken the transaction over."""
+        return bool(self.folder) and epoch_of(self.folder) > self.epoch
+
+    def close(self) -> None:
+        """Let go of the journal and the ``alive`` lock."""
+        if self._journal is not None:
+            self._journal.close()
+        self._leave()
+
+    def journal_record(self, kind: str) -> Optional[Dict[str, Any]]:
+        """The newest record of a kind, for evidence."""
+        return self._journal.last(kind) if self._journal is not None else None
+
+    def _need(self, *states: str) -> Journal:
+        if self._journal is None:
+            raise RequestError("state", "no transaction has begun")
+        if self.fenced():
+            raise RequestError("stale_epoch", "another controller took this transaction over")
+        if states and self._journal.state not in states:
+            raise RequestError(
+                "state", "not possible in state %s" % self._journal.state, detail=self.state
+            )
+        return self._journal
+
+    def _save(self, name: str, manifest: Manifest) -> None:
+        durable.write_file(os.path.join(self.folder, name), manifest.to_bytes(), 0o600)
+
+    def _clear_dead(self, identifier: str) -> None:
+        """Drop what a dead transaction staged before it touched anything."""
+        folder = self._state.transaction(identifier)
+        journal = Journal(os.path.join(folder, "journal"), self._system.now)
+        settlement.drop(self._state, folder, journal)
+        if journal.state != machine.IDLE:
+            journal.enter(machine.ABORT, "aborted", reason="its process died")
+        journal.close()
+
+    def _leave(self) -> None:
+        if self._alive is not None:
+            os.close(self._alive)
+            self._alive = None
+
+    @staticmethod
+    def _unlink(path: str) -> None:
+        if os.path.lexists(path):
+            os.unlink(path)
+
+
+def epoch_of(folder: str) -> int:
+    """The highest epoch that worked on a transaction; 0 when it never began."""
+    raised = read_json(os.path.join(folder, "epoch"))
+    if raised is not None:
+        return int(raised["epoch"])
+    journal = Journal(os.path.join(folder, "journal"), lambda: 0.0)
+    begun = journal.last("begun")
+    return int(begun["epoch"]) if begun is not None else 0
+
+
+def _journalled(target: Dict[str, Any]) -> Dict[str, Any]:
+    """A target as the journal keeps it: no file contents, they may be secrets."""
+    kept = {k: v for k, v in target.items() if k not in ("files", "files_from")}
+    return kept

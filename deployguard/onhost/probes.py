@@ -1,0 +1,220 @@
+"""One sample of one check, whatever its kind.
+
+A check is data, made on the controller by ``deployguard.health.checks`` (:class:`CheckData`); a
+sample is data too (:class:`Sample`). A sample is ``healthy``, ``unhealthy``, or ``unknown`` when
+there is no telling: the process manager does not answer, a name does not resolve. ``final`` says
+that the state cannot heal by itself, so that nobody waits for the deadline in vain.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, TypedDict
+
+from deployguard.onhost.system import System
+
+HEALTHY = "healthy"
+UNHEALTHY = "unhealthy"
+UNKNOWN = "unknown"
+
+# A probe that outlives its timeout gets this long to die of SIGTERM.
+KILL_GRACE = 0.5
+
+
+class ProcessManager(TypedDict, total=False):
+    """How to ask for the state of the service; ``driver`` says which of the rest is there.
+
+    ``systemd``: ``unit`` and ``scope`` (``system`` or ``user``). ``process``: ``pid_file``, a JSON
+    file with ``pid`` and ``start_time``. ``command``: ``argv`` and ``env``, status 0 means running.
+    """
+
+    driver: str
+    unit: str
+    scope: str
+    pid_file: str
+    argv: List[str]
+    env: Dict[str, str]
+
+
+class _CheckBase(TypedDict):
+    id: str
+    component: str
+    kind: str
+    name: str
+    critical: bool
+    timeout: float
+    interval: float
+    deadline: float
+    min_healthy_time: float
+
+
+class CheckData(_CheckBase, total=False):
+    """A check as the controller sends it. Times are seconds.
+
+    ``id`` is unique on the host, such as ``backend/http``; ``kind`` is ``process``, ``port``,
+    ``http``, ``tcp`` or ``command``. ``timeout`` bounds one sample; the others are explained in
+    :mod:`deployguard.onhost.verdict`. Then, by kind:
+
+    ``process``
+        ``manager``: :class:`ProcessManager`.
+    ``port``, ``tcp``
+        ``address`` and ``number``.
+    ``http``
+        ``url``; ``status``, the accepted ones; ``body``, a text it must contain; ``json``, dotted
+        field to expected value; ``headers``; ``verify_tls``. ``versioned`` names the fields of
+        ``json`` that hold the version, and ``body_versioned`` says that ``body`` does: what they
+        expect is right for the new version only, see :mod:`deployguard.onhost.healthcheck`.
+    ``command``
+        ``argv``, ``env`` and ``directory``.
+    """
+
+    manager: ProcessManager
+    address: str
+    number: int
+    url: str
+    status: List[int]
+    body: str
+    body_versioned: bool
+    json: Dict[str, Any]
+    versioned: List[str]
+    headers: Dict[str, str]
+    verify_tls: bool
+    argv: List[str]
+    env: Dict[str, str]
+    directory: str
+
+
+class Sample(TypedDict):
+    """What one look found. ``at`` is UTC seconds, ``seconds`` how long the look took.
+
+    ``observed`` of a process holds, where its manager knows them, ``restarts`` (a count that only a
+    start by hand sets back; one that is due, ``restart_due``, is in it) and ``instance`` (which
+    changes when the process is another one); of an HTTP check ``status``, ``fields`` (the dotted
+    fields that were asked for) and ``mismatches``.
+    """
+
+    check: str
+    state: str
+    message: str
+    final: bool
+    observed: Dict[str, Any]
+    at: float
+    seconds: float
+
+
+class Finding(NamedTuple):
+    """The answer of one probe, before it is dressed as a :class:`Sample`."""
+
+    state: str
+    message: str
+    final: bool
+    observed: Dict[str, Any]
+
+
+def sample(check: CheckData, system: System) -> Sample:
+    """Look once. Never raises: what goes wrong with the look itself is ``unknown``."""
+    at, began = system.now(), system.monotonic()
+    try:
+        found = _PROBES[check["kind"]](check, system)
+    except KeyError as error:
+        found = finding(UNKNOWN, "the check cannot be made: no %s" % error)
+    except Exception as error:  # noqa: BLE001 - a broken probe is not a broken service
+        found = finding(UNKNOWN, "the check failed: %s: %s" % (type(error).__name__, error))
+    return {
+        "check": check["id"],
+        "state": found.state,
+        "message": found.message,
+        "final": found.final,
+        "observed": found.observed,
+        "at": at,
+        "seconds": system.monotonic() - began,
+    }
+
+
+def no_answer(check: CheckData, system: System, seconds: float) -> Sample:
+    """The sample of a probe that did not come back."""
+    return {
+        "check": check["id"],
+        "state": UNKNOWN,
+        "message": "no answer within %.1f s" % check["timeout"],
+        "final": False,
+        "observed": {},
+        "at": system.now(),
+        "seconds": seconds,
+    }
+
+
+def finding(
+    state: str, message: str, final: bool = False, observed: Optional[Dict[str, Any]] = None
+) -> Finding:
+    """A :class:`Finding` with the usual defaults."""
+    return Finding(state, message, final, observed or {})
+
+
+def probe_port(check: CheckData, _: System) -> Finding:
+    """Connect, and hang up."""
+    import socket
+
+    place = "%s port %d" % (check["address"], check["number"])
+    try:
+        connection = socket.create_connection(
+            (check["address"], check["number"]), timeout=max(check["timeout"], 0.001)
+        )
+    except socket.gaierror as error:
+        return finding(UNKNOWN, "cannot resolve %s: %s" % (check["address"], error.strerror))
+    except socket.timeout:
+        return finding(UNHEALTHY, "%s did not answer within %.1f s" % (place, check["timeout"]))
+    except ConnectionRefusedError:
+        return finding(UNHEALTHY, "%s is closed" % place)
+    except OSError as error:
+        return finding(connection_state(error), "%s: %s" % (place, error.strerror or error))
+    connection.close()
+    return finding(HEALTHY, "%s accepts connections" % place)
+
+
+def connection_state(error: OSError) -> str:
+    """Whether a failed connection says something about the other end, or only about us."""
+    import errno
+
+    ours = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EACCES, errno.EPERM)
+    return UNKNOWN if error.errno in ours else UNHEALTHY
+
+
+def probe_command(check: CheckData, system: System) -> Finding:
+    """Run the command; status 0 is healthy."""
+    result = system.run(
+        check["argv"],
+        env=check.get("env"),
+        cwd=check.get("directory"),
+        timeout=check["timeout"],
+        max_output=16384,
+        grace=KILL_GRACE,
+    )
+    observed = {"status": result.status}
+    if result.ok:
+        return finding(HEALTHY, "the command ended with status 0", observed=observed)
+    # 126 and 127 say that it could not be run at all.
+    state = UNKNOWN if result.status in (126, 127) else UNHEALTHY
+    return finding(state, result.describe(), observed=observed)
+
+
+def probe_process(check: CheckData, system: System) -> Finding:
+    """Ask whoever runs the process."""
+    from deployguard.onhost import probe_process as managers
+
+    return managers.ask(check["manager"], check["timeout"], system)
+
+
+def probe_http(check: CheckData, system: System) -> Finding:
+    """Make one GET request."""
+    from deployguard.onhost import probe_http as http
+
+    return http.get(check, system)
+
+
+_PROBES: Dict[str, Callable[[CheckData, System], Finding]] = {
+    "process": probe_process,
+    "port": probe_port,
+    "tcp": probe_port,
+    "http": probe_http,
+    "command": probe_command,
+}

@@ -1,0 +1,238 @@
+"""The host program's loop: requests in, replies and events out, and what to do when they stop.
+
+A thread reads the frames, so that a heartbeat renews the lease while a long request runs. The end
+of the input means that the controller is gone. What then happens depends on the state alone: where
+nothing was touched the staged tree is dropped; where the undo is armed the program waits for the
+lease to end, unless someone takes over, and restores; where the host has voted it waits for the
+decision, which needs no process.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple
+
+from deployguard.onhost import frames, machine
+from deployguard.onhost.facts import facts
+from deployguard.onhost.operations import OperationFailed
+from deployguard.onhost.participant import Participant, RequestError
+from deployguard.onhost.places import BadName, NotManageable, State
+from deployguard.onhost.records import JournalDamaged
+from deployguard.onhost.system import System
+
+_POLL = 0.2
+_IDLE = 0.5
+
+Frame = Tuple[bytes, bytes]
+
+
+class Gone(Exception):
+    """The controller is gone: the input ended, or nobody reads the output."""
+
+
+class Server:
+    """One connection's worth of requests."""
+
+    def __init__(self, stdin_fd: int, stdout_fd: int, state: State, system: System) -> None:
+        self._input = os.fdopen(stdin_fd, "rb", buffering=256 * 1024, closefd=False)
+        self._output = stdout_fd
+        self._writing = threading.Lock()
+        self._frames: "queue.Queue[Optional[Frame]]" = queue.Queue(maxsize=64)
+        self._system = system
+        self._state = state
+        self._request: Any = None
+        self.last_beat = system.monotonic()
+        self.participant = Participant(state, system, self._emit)
+
+    def serve(self) -> None:
+        """Answer requests until the controller is gone."""
+        threading.Thread(target=self._read, name="frames", daemon=True).start()
+        try:
+            self._send({"hello": facts(self._state, self._system)})
+            while True:
+                frame = self._next()
+                if frame is None:
+                    return
+                if frame[0] == b"b":
+                    continue  # the rest of a stream whose request failed half-way
+                self._answer(frames.decode(*frame))
+        except (Gone, frames.FrameError):
+            return
+
+    def _next(self) -> Optional[Frame]:
+        """The next frame; ``None`` at the end, and when another process has taken over."""
+        while True:
+            try:
+                return self._frames.get(timeout=_IDLE)
+            except queue.Empty:
+                if self.participant.fenced():
+                    return None
+
+    def _read(self) -> None:
+        try:
+            while True:
+                frame = frames.read_frame(self._input)
+                self.last_beat = self._system.monotonic()
+                if frame is None:
+                    break
+                if frame[0] == b"j" and frame[1] == b'{"verb":"beat"}':
+                    continue
+                self._frames.put(frame)
+        except (OSError, frames.FrameError):
+            pass
+        self._frames.put(None)
+
+    def _answer(self, request: Dict[str, Any]) -> None:
+        self._request = request.get("id")
+        reply: Dict[str, Any] = {"id": self._request}
+        stream: Optional[Iterator[bytes]] = None
+        try:
+            result = self._dispatch(str(request.get("verb")), request.get("args") or {})
+            if isinstance(result, tuple):
+                result, stream = result
+                reply["stream"] = True
+            reply["result"] = result
+        except Gone:
+            raise
+        except Exception as error:
+            reply["error"] = self._describe(error)
+        self._send(reply)
+        if stream is not None:
+            for piece in stream:
+                if piece:
+                    self._write(frames.encode_piece(piece))
+            self._write(frames.encode_piece(b""))
+
+    def _dispatch(self, verb: str, args: Dict[str, Any]) -> Any:
+        from deployguard.onhost import bundle, report
+
+        mine = self.participant
+        verbs: Dict[str, Callable[[], Any]] = {
+            "begin": lambda: mine.begin(args),
+            "adopt": lambda: mine.adopt(args),
+            "describe": mine.describe,
+            "manifest": lambda: mine.manifest(args, self._pieces()),
+            "look": lambda: mine.look(args),
+            "blobs": lambda: mine.blobs(args, self._pieces()),
+            "stage": lambda: mine.stage(args),
+            "arm": lambda: mine.arm(args),
+            "switch": mine.switch,
+            "check": lambda: mine.check(args),
+            "prepare": mine.prepare,
+            "commit": mine.commit,
+            "restore": mine.restore,
+            "abort": mine.abort,
+            "hold": mine.hold,
+            "hand_over": mine.hand_over,
+            "run": lambda: mine.run(args),
+            "finish": mine.finish,
+            "evidence": lambda: bundle.collect(mine, self._system, args),
+            "fetch": lambda: bundle.fetch(mine),
+            "status": lambda: report.status(self._state, self._system),
+            "stored_manifest": lambda: report.stored_manifest(self._state, args),
+        }
+        if verb not in verbs:
+            raise RequestError("usage", "unknown verb %r" % verb)
+        return verbs[verb]()
+
+    def _pieces(self) -> Iterator[bytes]:
+        """The byte stream behind a request."""
+        while True:
+            frame = self._frames.get()
+            if frame is None:
+                raise Gone
+            if frame[0] != b"b":
+                raise frames.FrameError("a message inside a byte stream")
+            if not frame[1]:
+                return
+            yield frame[1]
+
+    @staticmethod
+    def _describe(error: Exception) -> Dict[str, Any]:
+        if isinstance(error, RequestError):
+            found = {"kind": error.kind, "message": str(error), "hint": error.hint}
+            return dict(found, detail=error.detail)
+        if isinstance(error, NotManageable):
+            return {"kind": "refused", "message": str(error), "hint": error.hint}
+        if isinstance(error, OperationFailed):
+            return {
+                "kind": "failed",
+                "message": str(error),
+                "detail": {"operation": error.operation, "title": error.title},
+            }
+        if isinstance(error, machine.IllegalEvent):
+            return {"kind": "state", "message": str(error), "detail": error.state}
+        if isinstance(error, BadName):
+            return {"kind": "usage", "message": str(error)}
+        if isinstance(error, JournalDamaged):
+            return {"kind": "internal", "message": "the journal is damaged: %s" % error}
+        if isinstance(error, OSError) and error.errno in _SPACE:
+            return {"kind": "space", "message": str(error), "hint": "make room on the host"}
+        if isinstance(error, OSError):
+            return {"kind": "failed", "message": str(error)}
+        traceback.print_exc(file=sys.stderr)
+        return {"kind": "internal", "message": "%s: %s" % (type(error).__name__, error)}
+
+    def _emit(self, event: Dict[str, Any]) -> None:
+        try:
+            self._send({"event": event, "id": self._request})
+        except Gone:
+            pass  # what runs must go on; the loop finds out at its next read
+
+    def _send(self, message: Dict[str, Any]) -> None:
+        self._write(frames.encode(message))
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        with self._writing:
+            while view:
+                try:
+                    view = view[os.write(self._output, view) :]
+                except OSError as error:
+                    raise Gone from error
+
+    def alone(self) -> None:
+        """The controller is gone: end what may be ended without it."""
+        participant = self.participant
+        state = participant.state
+        if participant.fenced():
+            participant.close()
+            return
+        if state in machine.UNTOUCHED and state != machine.IDLE:
+            participant.abort()
+        elif state in machine.LEASED:
+            while self._system.monotonic() < self.last_beat + participant.lease:
+                if participant.fenced():
+                    return
+                self._system.sleep(_POLL)
+            if not participant.fenced():
+                participant.restore()
+        participant.close()
+
+
+def _space_errors() -> Tuple[int, ...]:
+    import errno
+
+    return (errno.ENOSPC, errno.EDQUOT)
+
+
+_SPACE = _space_errors()
+
+
+def main(stdin_fd: int, stdout_fd: int, state_directory: str) -> int:
+    """Run until the controller is gone and nothing is left to do. Returns the exit status."""
+    # The terminal that the connection belonged to goes away before we do.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    os.umask(0o022)
+    state = State(state_directory)
+    state.ensure()
+    server = Server(stdin_fd, stdout_fd, state, System())
+    server.serve()
+    server.alone()
+    return 0

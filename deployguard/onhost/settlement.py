@@ -1,0 +1,196 @@
+"""What is kept and what is cleared away when a transaction has ended.
+
+Everything here may be repeated: a crash between any two steps is mended by doing all of it again.
+Nothing old is pruned before the commit record is on disk, and the tree a rollback would go back to
+is never pruned at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from typing import Any, Dict, List, Optional, Sequence
+
+from deployguard.onhost import durable, locks
+from deployguard.onhost.inspection import file_entry, live_record
+from deployguard.onhost.journal import Journal
+from deployguard.onhost.places import State, workshop, write_json
+from deployguard.onhost.tree import StatCache, scan
+
+#: A managed file larger than this is restored like any other, but not kept for later rollbacks.
+KEPT_FILE_BYTES = 1024 * 1024
+
+
+def missing_directories(paths: Sequence[str]) -> List[str]:
+    """The directories that have to be made so that each path has a parent, outermost first."""
+    found: List[str] = []
+    for path in paths:
+        chain = []
+        parent = os.path.dirname(path)
+        while not os.path.isdir(parent):
+            chain.append(parent)
+            parent = os.path.dirname(parent)
+        for directory in reversed(chain):
+            if directory not in found:
+                found.append(directory)
+    return found
+
+
+def drop(state: State, folder: str, journal: Journal) -> None:
+    """Remove whatever the transaction put beside the live paths, and give up its locks.
+
+    Used when the old version is (still, or again) the live one.
+    """
+    staging = journal.last("staging")
+    begun = journal.last("begun")
+    if staging is not None:
+        for target, placement in zip(staging["targets"], staging["placements"]):
+            _drop_component(target, placement)
+        for file in staging["files"]:
+            _unlink(file["beside"])
+        for directory in reversed(staging["directories"]):
+            _rmdir(directory)
+    _clear(folder)
+    if begun is not None:
+        for path in begun["paths"]:
+            locks.release(state, path, begun["transaction"])
+
+
+def _drop_component(target: Dict[str, Any], placement: Dict[str, Any]) -> None:
+    tree = placement["tree"]
+    live = os.path.realpath(placement["live"])
+    if os.path.realpath(tree) == live:
+        raise RuntimeError("%s is live and will not be removed" % tree)
+    for path in (tree, tree + ".partial"):
+        if os.path.lexists(path):
+            durable.remove_tree(path)
+    if placement["beside"] != tree:
+        _unlink(placement["beside"])
+    if target["layout"] == "in_place":
+        _rmdir(workshop(target["path"]))
+
+
+def keep(state: State, folder: str, journal: Journal, system: Any) -> None:
+    """After a commit: record what is live, retain the old tree, prune beyond the plan's number."""
+    staging = journal.last("staging")
+    begun = journal.last("begun")
+    assert staging is not None and begun is not None
+    committed_at = next(r["at"] for r in journal.records if r["kind"] == "committed")
+    for target, placement in zip(staging["targets"], staging["placements"]):
+        record = live_record(state, target["path"])
+        if record is None or record["transaction"] != begun["transaction"]:
+            _record_live(
+                state, folder, target, placement, record, begun["transaction"], committed_at,
+                [file for file in staging["files"] if file["component"] == target["name"]],
+            )
+    for file in staging["files"]:
+        _unlink(file["beside"])
+    for placement in staging["placements"]:
+        if placement["beside"] != placement["tree"]:
+            _unlink(placement["beside"])
+    _clear(folder)
+    for path in begun["paths"]:
+        locks.release(state, path, begun["transaction"])
+
+
+def _record_live(
+    state: State,
+    folder: str,
+    target: Dict[str, Any],
+    placement: Dict[str, Any],
+    old: Optional[Dict[str, Any]],
+    transaction: str,
+    committed_at: float,
+    files: Sequence[Dict[str, Any]],
+) -> None:
+    directory = state.live(target["path"])
+    if not os.path.isdir(directory):
+        durable.make_directory(directory, 0o700)
+    manifest = _adopt(folder, "after-%s.manifest" % target["name"], directory, transaction)
+    in_place = target["layout"] == "in_place"
+    tree = target["path"] if in_place else placement["tree"]
+    previous: List[Dict[str, Any]] = []
+    if placement["root"] is not None:
+        retained = placement["beside"] if in_place else placement["root"]
+        entry = {
+            "version": old["version"] if old else "adopted",
+            "transaction": old["transaction"] if old else "",
+            "committed_at": old["committed_at"] if old else None,
+            "tree": retained,
+            "manifest": _adopt(
+                folder, "before-%s.manifest" % target["name"], directory, transaction + ".before"
+            ),
+            "files": [_kept_file(file) for file in files],
+        }
+        previous = [entry] + list((old or {}).get("previous", []))
+    retain = int(target["retain"]) - 1
+    record = {
+        "path": target["path"],
+        "name": target["name"],
+        "layout": target["layout"],
+        "version": target["version"],
+        "transaction": transaction,
+        "committed_at": committed_at,
+        "tree": tree,
+        "manifest": manifest,
+        "previous": previous[:retain],
+    }
+    cache = StatCache()
+    scan(tree, cache=cache)
+    durable.write_file(os.path.join(directory, "stat.cache"), cache.to_bytes(), 0o600)
+    write_json(os.path.join(directory, "record.json"), record)
+    _prune(directory, record, previous[retain:])
+
+
+def _prune(directory: str, record: Dict[str, Any], gone: Sequence[Dict[str, Any]]) -> None:
+    stay = {record["tree"]} | {older["tree"] for older in record["previous"]}
+    for older in gone:
+        if older["tree"] not in stay and os.path.isdir(older["tree"]):
+            durable.remove_tree(older["tree"])
+    manifests = {record["manifest"]} | {older["manifest"] for older in record["previous"]}
+    for name in os.listdir(directory):
+        path = os.path.join(directory, name)
+        if name.endswith(".manifest") and path not in manifests:
+            os.unlink(path)
+
+
+def _adopt(folder: str, name: str, directory: str, new_name: str) -> str:
+    """Move a manifest from the transaction's folder to where the live record keeps its own."""
+    target = os.path.join(directory, new_name + ".manifest")
+    source = os.path.join(folder, name)
+    if os.path.exists(source):
+        with open(source, "rb") as file:
+            durable.write_file(target, file.read(), 0o600)
+    return target
+
+
+def _kept_file(file: Dict[str, Any]) -> Dict[str, Any]:
+    """The old content of a managed file, so that a later rollback can bring it back."""
+    entry = file_entry(file["beside"])
+    entry["path"] = file["path"]
+    if entry["exists"] and os.path.getsize(file["beside"]) <= KEPT_FILE_BYTES:
+        with open(file["beside"], "rb") as stream:
+            entry["content"] = base64.b64encode(stream.read()).decode("ascii")
+    return entry
+
+
+def _clear(folder: str) -> None:
+    durable.release(os.path.join(folder, "reserve"))
+    blobs = os.path.join(folder, "blobs")
+    if os.path.isdir(blobs):
+        durable.remove_tree(blobs)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _rmdir(path: str) -> None:
+    """Remove a directory that we made, if nobody has put anything into it."""
+    try:
+        os.rmdir(path)
+    except OSError:
+        pass

@@ -1,0 +1,123 @@
+"""How a component is judged: the kinds of checks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field
+
+from deployguard.plan.block import Block, OneOf
+from deployguard.plan.quantity import AbsolutePath, Argv, Duration, Whole
+
+__all__ = [
+    "Check",
+    "CheckOptions",
+    "CommandCheck",
+    "HttpCheck",
+    "PortCheck",
+    "ProcessCheck",
+    "TcpCheck",
+]
+
+
+class CheckOptions(Block):
+    """What every check has in common. Durations are seconds."""
+
+    name: str | None = Field(None, description="Name in reports; the kind when left out.")
+    critical: bool = Field(True, description="A failure fails the deploy; else it is a finding.")
+    timeout: Duration = Field(5.0, description="For one sample.")
+    interval: Duration = Field(0.5, description="Between samples.")
+    deadline: Duration = Field(30.0, description="To become healthy, from the start.")
+    min_healthy_time: Duration = Field(
+        0.0, description="Soak: healthy without a break, and without a restart, for this long."
+    )
+
+
+class ProcessCheck(CheckOptions):
+    """The process manager says it runs, and it did not restart since the switch."""
+
+
+class PortCheck(CheckOptions):
+    """A TCP port accepts connections on the host."""
+
+    number: Whole = Field(ge=1, le=65535, description="Port; `port: 3000` is short for it.")
+    address: str = Field("127.0.0.1", description="Address to connect to, from the host.")
+
+
+class HttpCheck(CheckOptions):
+    """An HTTP GET made on the host."""
+
+    url: str = Field(pattern=r"^https?://", description="Address; `http: URL` is short for it.")
+    status: Whole | tuple[Whole, ...] = Field(200, description="Accepted status, or several.")
+    body: str | None = Field(None, description="Text the body must contain.")
+    json_fields: dict[str, Any] = Field(
+        default_factory=dict, alias="json", description="Dotted field to expected value."
+    )
+    version: str | None = Field(
+        None, description="Dotted JSON field that must equal the deployed version."
+    )
+    headers: dict[str, str] = Field(default_factory=dict, description="Request headers.")
+    verify_tls: bool = Field(True, description="Refuse certificates that are not trusted.")
+    versioned: tuple[str, ...] = Field(
+        (), exclude=True, description="Filled by the loader: json fields that hold the version."
+    )
+
+
+class TcpCheck(CheckOptions):
+    """A dependency elsewhere accepts TCP connections from the host."""
+
+    address: str = Field(description="Name or address of the dependency.")
+    number: Whole = Field(ge=1, le=65535, alias="port", description="Its port.")
+
+
+class CommandCheck(CheckOptions):
+    """A command on the host; exit status 0 is healthy."""
+
+    argv: Argv = Field(description="Program and arguments; a list alone is short for it.")
+    env: dict[str, str] = Field(default_factory=dict, description="Added environment.")
+    directory: AbsolutePath | None = Field(None, description="Working directory; the live tree.")
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def _port_shorthand(value: object) -> object:
+    # Text, too: a template such as "{{ vars.port }}" gives text.
+    return {"number": value} if isinstance(value, int | str) else value
+
+
+def _http_shorthand(value: object) -> object:
+    return {"url": value} if isinstance(value, str) else value
+
+
+def _argv_shorthand(value: object) -> object:
+    return {"argv": value} if isinstance(value, list) else value
+
+
+class Check(OneOf):
+    """One check of a component; exactly one kind."""
+
+    KINDS: ClassVar[tuple[str, ...]] = ("process", "port", "http", "tcp", "command")
+    process: ProcessCheck | None = Field(
+        None, description="The service runs and did not restart; `process: {}` is enough."
+    )
+    port: (
+        Annotated[
+            PortCheck, BeforeValidator(_port_shorthand, json_schema_input_type=Port | PortCheck)
+        ]
+        | None
+    ) = Field(None, description="A TCP port accepts connections on the host.")
+    http: (
+        Annotated[
+            HttpCheck, BeforeValidator(_http_shorthand, json_schema_input_type=str | HttpCheck)
+        ]
+        | None
+    ) = Field(None, description="An HTTP GET, made on the host.")
+    tcp: TcpCheck | None = Field(None, description="A dependency elsewhere answers.")
+    command: (
+        Annotated[
+            CommandCheck,
+            BeforeValidator(_argv_shorthand, json_schema_input_type=Argv | CommandCheck),
+        ]
+        | None
+    ) = Field(None, description="A command on the host ends with exit status 0.")

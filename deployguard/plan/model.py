@@ -1,0 +1,285 @@
+"""What a valid plan is: frozen pydantic models, one for each block of the plan file.
+
+The models are also the JSON Schema (``deployguard schema``) and, through their field
+descriptions, the reference in ``docs/plan.md``. They hold data only. Rules that need the file
+system or more than one block at a time live in :mod:`deployguard.plan.validation`.
+
+Blocks that name their kind by a single key (``checks``, ``guards``, ``service``) are models with
+one optional field a kind, so that an error keeps its exact place in the file.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from deployguard.plan.block import Block, OneOf
+from deployguard.plan.check import (
+    Check,
+    CheckOptions,
+    CommandCheck,
+    HttpCheck,
+    PortCheck,
+    ProcessCheck,
+    TcpCheck,
+)
+from deployguard.plan.quantity import (
+    AbsolutePath,
+    Argv,
+    ComponentName,
+    Duration,
+    HostName,
+    Size,
+    Whole,
+)
+from deployguard.plan.service import (
+    CommandService,
+    ManagedFile,
+    ProcessService,
+    Service,
+    SystemdService,
+)
+
+__all__ = [
+    "Artifact",
+    "Check",
+    "CheckOptions",
+    "CommandCheck",
+    "CommandService",
+    "Component",
+    "DiskGuard",
+    "Evidence",
+    "GitHubIncident",
+    "Guard",
+    "Host",
+    "HttpCheck",
+    "Incident",
+    "ManagedFile",
+    "Plan",
+    "PortCheck",
+    "PostMortem",
+    "ProcessCheck",
+    "ProcessService",
+    "Rescue",
+    "Service",
+    "SystemdService",
+    "Task",
+    "TcpCheck",
+]
+
+
+class Host(Block):
+    """A machine and the way to reach it."""
+
+    address: str | None = Field(None, description="Name or address; the host's key when left out.")
+    port: Whole | None = Field(None, ge=1, le=65535, description="SSH port; ssh_config or 22.")
+    user: str | None = Field(None, description="SSH user; ssh_config or the local user.")
+    transport: Literal["ssh", "local"] = Field("ssh", description="`local` is this machine.")
+    identity_file: str | None = Field(None, description="Private key, beside ssh_config and agent.")
+    ssh_config: str | None = Field(None, description="ssh_config file instead of ~/.ssh/config.")
+    known_hosts: str | None = Field(None, description="known_hosts file instead of the user's.")
+    host_key_checking: Literal["strict", "accept_new", "off"] = Field(
+        "strict", description="What to do with a host key that is not known."
+    )
+    jump: str | None = Field(None, description="user@host:port of a jump host.")
+    become: bool = Field(False, description="Run the host program as root through sudo -n.")
+    python: str = Field("python3", description="Python 3.8 or later on the host.")
+    state_directory: AbsolutePath | None = Field(
+        None, description="Where the host keeps journals; /var/lib/deployguard for root."
+    )
+    connect_deadline: Duration = Field(15.0, description="How long to try to connect.")
+    drill: bool = Field(False, description="Fault injection is allowed on this host.")
+    groups: tuple[str, ...] = Field((), description="Groups, from an inventory or by hand.")
+    vars: dict[str, Any] = Field(default_factory=dict, description="Free values of the host.")
+
+
+class Artifact(Block):
+    """A release: a directory, or a tar in plain, gz, xz or zst."""
+
+    path: str = Field(description="Directory or tar, relative to the plan file.")
+    sha256: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the tar file."
+    )
+    strip_components: Whole = Field(0, ge=0, description="Leading directories to drop, as in tar.")
+
+
+class DiskGuard(Block):
+    """Refuse when the file system of ``path`` has less than this free."""
+
+    path: AbsolutePath = Field(description="Any path on the file system in question.")
+    free: Size | None = Field(None, description="Bytes that must stay free after the deploy.")
+    inodes: Whole | None = Field(None, ge=0, description="Inodes that must stay free.")
+
+
+class Guard(OneOf):
+    """A question asked before anything is touched; a refusal changes nothing."""
+
+    KINDS: ClassVar[tuple[str, ...]] = ("disk",)
+    disk: DiskGuard | None = Field(None, description="Space on a file system.")
+
+
+def _artifact_shorthand(value: object) -> object:
+    return {"path": value} if isinstance(value, str) else value
+
+
+class Component(Block):
+    """One deployable part: a tree, its service and its checks."""
+
+    artifact: Annotated[
+        Artifact, BeforeValidator(_artifact_shorthand, json_schema_input_type=str | Artifact)
+    ] = Field(description="The release; its path alone is enough.")
+    path: AbsolutePath = Field(description="Managed path on the host.")
+    layout: Literal["releases", "in_place"] = Field(
+        "releases", description="`releases`: versions and a `current` link; `in_place`: one tree."
+    )
+    needs: tuple[str, ...] = Field((), description="Components that start first.")
+    hosts: tuple[str, ...] = Field((), description="Hosts or groups it runs on; all when empty.")
+    owner: str | None = Field(
+        None, description="Owner of the files; the live tree's owner; `artifact` keeps the tar's."
+    )
+    group: str | None = Field(None, description="Group of the files; as owner.")
+    keep: tuple[str, ...] = Field(
+        (), description="in_place: paths or globs in the tree that belong to the host."
+    )
+    shared: tuple[str, ...] = Field(
+        (), description="releases: paths linked from each release into `shared/`."
+    )
+    drift: Literal["refuse", "save"] = Field(
+        "refuse", description="What to do when files were changed by hand."
+    )
+    ignore: tuple[str, ...] = Field(
+        ("**/__pycache__", "**/*.pyc"), description="Globs that are never drift."
+    )
+    retain: Whole = Field(3, ge=2, description="How many committed trees stay on the host.")
+    service: Service | None = Field(None, description="What runs it; none for plain files.")
+    files: dict[str, ManagedFile] = Field(
+        default_factory=dict, description="Files outside the tree, by absolute path."
+    )
+    checks: tuple[Check, ...] = Field((), description="How it is judged; at least one.")
+
+
+class Task(Block):
+    """An extra step on the host, with its inverse."""
+
+    name: str = Field(description="Name in journals and reports; each once.")
+    run: Argv = Field(description="Program and arguments.")
+    undo: Argv | None = Field(None, description="The inverse; needed unless `undo_less: reason`.")
+    undo_less: str | None = Field(None, description="Why no inverse is needed.")
+    at: Literal["before_stop", "before_start", "after_start"] = Field(
+        "before_start", description="When it runs."
+    )
+    once: bool = Field(False, description="Only on the first host of the transaction.")
+    component: str | None = Field(None, description="Runs in this component's new tree.")
+    hosts: tuple[str, ...] = Field((), description="Hosts or groups it runs on; all when empty.")
+    env: dict[str, str] = Field(default_factory=dict, description="Added environment.")
+    timeout: Duration = Field(300.0, description="How long it may take.")
+
+
+class Evidence(Block):
+    """Where the forensics land, and how much of them."""
+
+    directory: str = Field("forensics-out", description="On the controller, relative to the plan.")
+    max_bytes: Size = Field(64 * 1024**2, description="For one host.")
+    max_seconds: Duration = Field(60.0, description="For one host.")
+
+
+class GitHubIncident(Block):
+    """An issue on GitHub or GitHub Enterprise."""
+
+    repo: str = Field(pattern=r"^[^/\s]+/[^/\s]+$", description="owner/name")
+    labels: tuple[str, ...] = Field(("incident", "rollback"), description="Labels of the issue.")
+    base_url: str = Field(
+        "https://api.github.com",
+        pattern=r"^https?://",
+        description="The API; of GitHub Enterprise https://HOST/api/v3.",
+    )
+    token_env: str = Field("GITHUB_TOKEN", description="Environment variable with the token.")
+
+
+class Incident(Block):
+    """Where an incident is opened."""
+
+    github: GitHubIncident | None = Field(None, description="An issue on GitHub.")
+
+
+class PostMortem(Block):
+    """Where the post-mortem draft goes and when it is due."""
+
+    directory: str = Field(
+        "contexts/retrospectives/deployment-rollbacks",
+        description="On the controller, relative to the plan.",
+    )
+    due: Duration = Field(48 * 3600.0, description="How long after the deploy it is due.")
+
+
+class Rescue(Block):
+    """What happens beside the restore when a deploy fails."""
+
+    evidence: Evidence = Field(
+        default_factory=lambda: Evidence.model_validate({}), description="What is kept of it."
+    )
+    incident: Incident = Field(
+        default_factory=lambda: Incident.model_validate({}), description="Who is told."
+    )
+    postmortem: PostMortem | None = Field(None, description="A draft, when wanted.")
+    redact: tuple[str, ...] = Field(
+        (), description="Environment variables whose values are secrets to redact."
+    )
+
+
+def _host_shorthand(value: object) -> object:
+    """``web1:`` with nothing after it is a host that is reached by its own name."""
+    return {} if value is None else value
+
+
+def _serial_shorthand(value: object) -> object:
+    """``serial: 1``, as Ansible allows it."""
+    return [value] if isinstance(value, int | str) else value
+
+
+class Plan(Block):
+    """A whole plan file."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="What is deployed, in one word."
+    )
+    version: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$",
+        description="The version to deploy; `--version` replaces it.",
+    )
+    environment: str = Field("production", description="Shown in incidents and reports.")
+    vars: dict[str, Any] = Field(
+        default_factory=dict, description="Free values for templates: `{{ vars.NAME }}`."
+    )
+    hosts: dict[
+        HostName,
+        Annotated[Host, BeforeValidator(_host_shorthand, json_schema_input_type=Host | None)],
+    ] = Field(description="Hosts by name, or the path of an inventory file.")
+    serial: Annotated[
+        tuple[Whole | str, ...],
+        BeforeValidator(
+            _serial_shorthand, json_schema_input_type=int | str | tuple[int | str, ...]
+        ),
+    ] = Field(("100%",), description="Batches, counts or percentages, as in Ansible.")
+    max_fail_percentage: float = Field(
+        0.0, ge=0, le=100, description="Percentage of a batch's hosts that may fail."
+    )
+    on_failure: Literal["restore_all", "restore_batch", "hold"] = Field(
+        "restore_all",
+        description="What a failed batch takes back: every batch so far, itself, or nothing.",
+    )
+    concurrency: Whole = Field(20, ge=1, description="Hosts at work at the same time.")
+    lease: Duration = Field(60.0, ge=5, description="Until a host alone restores itself.")
+    guards: tuple[Guard, ...] = Field((), description="Asked before anything is touched.")
+    components: dict[ComponentName, Component] = Field(description="What is deployed, by name.")
+    tasks: tuple[Task, ...] = Field((), description="Extra steps, each with its inverse.")
+    rescue: Rescue = Field(
+        default_factory=lambda: Rescue.model_validate({}),
+        description="What happens beside the restore when a deploy fails.",
+    )
+    always: tuple[Task, ...] = Field((), description="Run at the end, whatever the outcome.")
+    source: str = Field("", exclude=True, description="Filled by the loader: path of the file.")
+    places: dict[str, tuple[int, int]] = Field(
+        default_factory=dict, exclude=True, description="Filled by the loader: where keys stand."
+    )

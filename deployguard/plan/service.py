@@ -1,0 +1,83 @@
+"""What runs a component, and the files outside its tree that go with it."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from deployguard.plan.block import Block, OneOf
+from deployguard.plan.quantity import AbsolutePath, Argv, Duration, Mode
+
+__all__ = ["CommandService", "ManagedFile", "ProcessService", "Service", "SystemdService"]
+
+
+class ManagedFile(Block):
+    """One file outside the tree that is deployed and restored with the component."""
+
+    source: str | None = Field(None, description="Local file, relative to the plan file.")
+    content: str | None = Field(None, description="Content written inline.")
+    mode: Mode = Field(0o644, description='Mode, quoted octal such as "0640".')
+    owner: str | None = Field(None, description="Owner; the user the host program runs as.")
+    group: str | None = Field(None, description="Group; the owner's.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ManagedFile:
+        if (self.source is None) == (self.content is None):
+            raise ValueError("needs exactly one of source and content")
+        return self
+
+
+class SystemdService(Block):
+    """A systemd unit. The unit file and drop-ins may be part of the component."""
+
+    unit: str = Field(pattern=r"^[^/\s]+\.(service|socket|timer|target|path)$", description="Unit.")
+    scope: Literal["system", "user"] = Field("system", description="System or user manager.")
+    unit_file: str | None = Field(None, description="Local unit file to install, relative path.")
+    drop_ins: dict[str, str] = Field(
+        default_factory=dict, description="Drop-in name (x.conf) to local file."
+    )
+    enable: bool | None = Field(None, description="Enable or disable; None leaves it as it is.")
+    stop_timeout: Duration = Field(90.0, description="How long a stop may take.")
+    start_timeout: Duration = Field(90.0, description="How long a start may take.")
+
+
+class ProcessService(Block):
+    """A program we supervise ourselves with a pid file and a log, mostly for localhost."""
+
+    argv: Argv = Field(description="Program and arguments; run in the live tree.")
+    env: dict[str, str] = Field(default_factory=dict, description="Added environment.")
+    directory: AbsolutePath | None = Field(None, description="Working directory; the live tree.")
+    stop_signal: Literal["TERM", "INT", "QUIT", "HUP"] = Field(
+        "TERM", description="Signal that asks it to stop."
+    )
+    stop_timeout: Duration = Field(10.0, description="Then SIGKILL.")
+
+
+class CommandService(Block):
+    """A service of any kind, driven by your own commands."""
+
+    start: Argv = Field(description="Command that starts it.")
+    stop: Argv = Field(description="Command that stops it.")
+    status: Argv = Field(description="Exit status 0 means running.")
+    env: dict[str, str] = Field(default_factory=dict, description="Added environment.")
+    timeout: Duration = Field(90.0, description="How long each command may take.")
+
+
+def _systemd_shorthand(value: object) -> object:
+    return {"unit": value} if isinstance(value, str) else value
+
+
+class Service(OneOf):
+    """What runs the component; exactly one kind."""
+
+    KINDS: ClassVar[tuple[str, ...]] = ("systemd", "process", "command")
+    systemd: (
+        Annotated[
+            SystemdService,
+            BeforeValidator(_systemd_shorthand, json_schema_input_type=str | SystemdService),
+        ]
+        | None
+    ) = Field(None, description="A systemd unit; its name alone is enough.")
+    process: ProcessService | None = Field(None, description="A program we supervise ourselves.")
+    command: CommandService | None = Field(None, description="Your own commands.")

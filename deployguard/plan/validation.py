@@ -1,0 +1,396 @@
+"""The rules that look at more than one block, or at the files beside the plan.
+
+All of them run before any host is contacted. Each yields findings and knows nothing of places or
+of the other rules, so that all mistakes are reported at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from deployguard.plan.document import Finding, Path
+from deployguard.plan.order import find_cycle, hosts_named
+from deployguard.plan.suggestion import did_you_mean
+from deployguard.plan.territory import territory_findings, tree_entry_fault
+
+if TYPE_CHECKING:
+    from deployguard.plan.model import (
+        Artifact,
+        Check,
+        CheckOptions,
+        Component,
+        Plan,
+        SystemdService,
+        Task,
+    )
+
+__all__ = ["Names", "plan_findings"]
+
+_TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.zst", ".tzst")
+
+
+@dataclass(frozen=True)
+class Names:
+    """What may be referred to; ``None`` while other mistakes hide what there is.
+
+    So one wrong host does not make every mention of it a second mistake.
+    """
+
+    hosts: Collection[str] | None
+    components: Collection[str] | None
+
+
+def plan_findings(plan: Plan, base: str, names: Names) -> Iterator[Finding]:
+    """Every rule on every block; ``base`` is the directory of the plan file."""
+    targets: set[str] | None = None
+    if names.hosts is not None:
+        targets = {group for host in plan.hosts.values() for group in host.groups}
+        targets |= {"all", *names.hosts}
+        if not names.hosts:
+            yield Finding(("hosts",), "there are no hosts", "add at least one", on_key=True)
+    if names.components is not None and not names.components:
+        yield Finding(("components",), "there are no components", "add at least one", on_key=True)
+    yield from _variables(plan)
+    yield from _hosts(plan)
+    yield from _serial(plan.serial)
+    yield from _guards(plan)
+    yield from _needs(plan, names)
+    for name, component in plan.components.items():
+        where: Path = ("components", name)
+        yield from _targets((*where, "hosts"), component.hosts, targets)
+        yield from _component(plan, component, where, base)
+    yield from territory_findings(plan)
+    yield from _tasks(plan, names, targets)
+
+
+def _variables(plan: Plan) -> Iterator[Finding]:
+    for key in plan.vars:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
+            yield Finding(
+                ("vars", key),
+                f'a template cannot name "{key}"',
+                f"use letters, digits and _, as in {re.sub(r'[^A-Za-z0-9_]', '_', key)}",
+                on_key=True,
+            )
+
+
+def _hosts(plan: Plan) -> Iterator[Finding]:
+    machines: dict[tuple[object, ...], str] = {}
+    for name, host in plan.hosts.items():
+        where: Path = ("hosts", name)
+        if host.transport == "local":
+            for field in ("port", "user", "identity_file", "jump", "ssh_config", "known_hosts"):
+                if getattr(host, field) is not None:
+                    yield Finding(
+                        (*where, field),
+                        f"{field} is for ssh, and this host is local",
+                        f"remove {field}, or transport: local",
+                        on_key=True,
+                    )
+            continue
+        machine = (host.address or name, host.port, host.user, host.jump, host.state_directory)
+        first = machines.setdefault(machine, name)
+        if first != name:
+            yield Finding(
+                where,
+                f"is the same machine as {first}, with the same address and user",
+                "a machine takes part in a transaction once; remove one",
+                on_key=True,
+            )
+
+
+def _serial(serial: Sequence[int | str]) -> Iterator[Finding]:
+    if not serial:
+        yield Finding(("serial",), "must not be empty", 'write [1, "50%"], or remove it')
+    for index, entry in enumerate(serial):
+        text = str(entry)
+        match = re.fullmatch(r"([0-9]{1,9})(?:\.[0-9]{1,9})?(%?)", text)
+        if match is None or ("." in text and not match[2]):
+            hint = "write a number of hosts such as 1, or a percentage such as 50%"
+            yield Finding(("serial", index), f'"{text}" is not a batch', hint)
+        elif float(text.rstrip("%")) <= 0:
+            yield Finding(("serial", index), "a batch cannot be empty", "write 1 or more")
+        elif match[2] and float(text[:-1]) > 100:
+            yield Finding(("serial", index), f"{text} is more than all hosts", "write 100%")
+
+
+def _guards(plan: Plan) -> Iterator[Finding]:
+    for index, guard in enumerate(plan.guards):
+        disk = guard.disk
+        if disk is not None and disk.free is None and disk.inodes is None:
+            yield Finding(
+                ("guards", index, "disk"), "asks for nothing", "add free: 2 GiB or inodes: 10000"
+            )
+
+
+def _needs(plan: Plan, names: Names) -> Iterator[Finding]:
+    for name, component in plan.components.items():
+        for index, need in enumerate(component.needs):
+            where: Path = ("components", name, "needs", index)
+            if need == name:
+                yield Finding(where, "a component cannot need itself", "remove it")
+            elif names.components is not None and need not in names.components:
+                others = [other for other in names.components if other != name]
+                hint = did_you_mean(need, others, among="the others are")
+                yield Finding(where, f'there is no component "{need}"', hint)
+    graph = {
+        name: [need for need in component.needs if need != name]
+        for name, component in plan.components.items()
+    }
+    while cycle := find_cycle(graph):
+        last = cycle[-2]
+        yield Finding(
+            ("components", last, "needs"),
+            f"components need one another in a circle: {' → '.join(cycle)}",
+            "one of them must start first; remove a need",
+        )
+        # Cut it there, and look for the next one.
+        graph[last] = [need for need in graph[last] if need != cycle[-1]]
+
+
+def _targets(
+    where: Path, wanted: Sequence[str], known: Collection[str] | None
+) -> Iterator[Finding]:
+    for index, target in enumerate(wanted):
+        if known is not None and target not in known:
+            hint = did_you_mean(target, sorted(known))
+            yield Finding((*where, index), f'there is no host or group "{target}"', hint)
+
+
+def _component(plan: Plan, component: Component, where: Path, base: str) -> Iterator[Finding]:
+    yield from _artifact(component.artifact, (*where, "artifact"), base)
+    yield from _inside(component, where)
+    for path, file in component.files.items():
+        if file.source is not None:
+            source = (*where, "files", path, "source")
+            yield from _local_file(file.source, source, base, "file")
+    systemd = component.service.systemd if component.service else None
+    if systemd is not None:
+        yield from _systemd(plan, component, systemd, (*where, "service", "systemd"), base)
+    if not component.checks:
+        yield Finding(
+            where,
+            "has no checks, and a deploy without checks cannot be judged",
+            "add checks, if only `- process: {}` or `- port: 8080`",
+            on_key=True,
+        )
+    for index, check in enumerate(component.checks):
+        yield from _check(check, component, (*where, "checks", index))
+
+
+def _artifact(artifact: Artifact, where: Path, base: str) -> Iterator[Finding]:
+    path = os.path.join(base, artifact.path)
+    shown = f'"{artifact.path}"'
+    where = (*where, "path")
+    try:
+        if os.path.isdir(path):
+            if not os.access(path, os.R_OK | os.X_OK):
+                yield Finding(where, f"the directory {shown} cannot be read", "check its mode")
+            elif not next(os.scandir(path), None):
+                yield Finding(where, f"the directory {shown} is empty", "build the release first")
+            if artifact.sha256 is not None:
+                place = (*where[:-1], "sha256")
+                yield Finding(
+                    place,
+                    "a directory has no SHA-256",
+                    "remove it, or name a tar file",
+                    on_key=True,
+                )
+            return
+    except (OSError, ValueError):
+        yield Finding(where, f"{shown} cannot be read")
+        return
+    missing = list(_local_file(artifact.path, where, base, "artifact"))
+    yield from missing
+    if not missing and not artifact.path.endswith(_TAR_SUFFIXES):
+        yield Finding(
+            where,
+            f"{shown} is not a known kind of artifact",
+            f"a directory, or a file that ends in {', '.join(_TAR_SUFFIXES)}",
+        )
+
+
+def _local_file(name: str, where: Path, base: str, what: str) -> Iterator[Finding]:
+    path = os.path.join(base, name)
+    try:
+        if os.path.isfile(path):
+            if not os.access(path, os.R_OK):
+                yield Finding(where, f'the {what} "{name}" cannot be read', "check its mode")
+            return
+        message = f'the {what} "{name}" is not there'
+        if os.path.exists(path):
+            yield Finding(where, f'the {what} "{name}" is not a file')
+            return
+        folder = os.path.dirname(path) or "."
+        inside = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    except (OSError, ValueError):
+        yield Finding(where, f'the {what} "{name}" cannot be read')
+        return
+    if not os.path.isdir(folder):
+        hint = f"there is no folder {os.path.relpath(folder, base)} beside the plan"
+    else:
+        hint = did_you_mean(os.path.basename(path), inside, among="the folder holds")
+        hint = hint or "paths are relative to the plan file"
+    yield Finding(where, message, hint)
+
+
+def _inside(component: Component, where: Path) -> Iterator[Finding]:
+    for field, layout in (("keep", "in_place"), ("shared", "releases")):
+        entries: tuple[str, ...] = getattr(component, field)
+        if entries and component.layout != layout:
+            other = "shared" if field == "keep" else "keep"
+            yield Finding(
+                (*where, field),
+                f"{field} is for layout: {layout}, and this component has {component.layout}",
+                f"use {other}, or layout: {layout}",
+                on_key=True,
+            )
+        for index, entry in enumerate(entries):
+            fault = tree_entry_fault(entry)
+            outer = next(
+                (other for other in entries if other != entry and entry.startswith(f"{other}/")),
+                None,
+            )
+            if fault is not None:
+                yield Finding((*where, field, index), *fault)
+            elif outer is not None or entry in entries[:index]:
+                yield Finding(
+                    (*where, field, index),
+                    f'"{entry}" is in "{outer or entry}" already',
+                    "remove it",
+                )
+
+
+def _systemd(
+    plan: Plan, component: Component, systemd: SystemdService, where: Path, base: str
+) -> Iterator[Finding]:
+    if systemd.unit_file is not None:
+        yield from _local_file(systemd.unit_file, (*where, "unit_file"), base, "unit file")
+    for name, source in systemd.drop_ins.items():
+        place = (*where, "drop_ins", name)
+        if "/" in name or not name.endswith(".conf") or name == ".conf":
+            hint = "systemd reads only names that end in .conf, without a /"
+            yield Finding(place, f'"{name}" is not the name of a drop-in', hint, on_key=True)
+        yield from _local_file(source, place, base, "drop-in")
+    if systemd.scope == "user":
+        hosts = hosts_named(plan.hosts, component.hosts)
+        root = next((host for host in hosts if plan.hosts[host].become), None)
+        if root is not None:
+            yield Finding(
+                (*where, "scope"),
+                f"scope: user means the manager of the SSH user, and {root} has become: true",
+                "use scope: system, or remove become",
+            )
+
+
+def _check(check: Check, component: Component, where: Path) -> Iterator[Finding]:
+    options: CheckOptions = check.spec
+    where = (*where, check.kind)
+    if check.kind == "process" and component.service is None:
+        yield Finding(
+            where,
+            "a process check needs a service, and the component has none",
+            "add service, or check a port or a URL",
+            on_key=True,
+        )
+    for field, why in (
+        ("timeout", "one sample may take longer than all of them"),
+        ("interval", "there would be one sample only"),
+        ("min_healthy_time", "it could never be healthy for that long"),
+    ):
+        seconds = getattr(options, field)
+        if seconds > options.deadline:
+            yield Finding(
+                (*where, field),
+                f"{field} ({seconds:g}s) is longer than deadline ({options.deadline:g}s): {why}",
+                f"raise deadline, or lower {field}",
+            )
+    if options.deadline == 0:
+        yield Finding((*where, "deadline"), "a deadline of 0 fails at once", "write 30s")
+    if check.http is not None:
+        statuses = (
+            check.http.status if isinstance(check.http.status, tuple) else (check.http.status,)
+        )
+        if not statuses or any(not 100 <= status <= 599 for status in statuses):
+            yield Finding((*where, "status"), "an HTTP status is a number from 100 to 599")
+        yield from _url(check.http.url, (*where, "url"))
+
+
+def _url(url: str, where: Path) -> Iterator[Finding]:
+    try:
+        parts = urlsplit(url)
+        good = bool(parts.hostname) and parts.port != 0 and not re.search(r"\s", url)
+    except ValueError:
+        good = False
+    if not good:
+        yield Finding(where, f'"{url}" is not a URL', "write it as http://127.0.0.1:3000/health")
+
+
+def _tasks(plan: Plan, names: Names, targets: Collection[str] | None) -> Iterator[Finding]:
+    seen: dict[str, str] = {}
+    for block, tasks in (("tasks", plan.tasks), ("always", plan.always)):
+        for index, task in enumerate(tasks):
+            where: Path = (block, index)
+            if not task.name.strip():
+                yield Finding((*where, "name"), "must not be empty")
+            elif task.name in seen:
+                yield Finding(
+                    (*where, "name"),
+                    f'"{task.name}" is the name of {seen[task.name]} already',
+                    "names tell tasks apart in journals and reports",
+                )
+            seen.setdefault(task.name, f"{block}[{index}]")
+            yield from _targets((*where, "hosts"), task.hosts, targets)
+            yield from _task_component(plan, names, task, where)
+            yield from _inverse(task, where, undone=block == "tasks")
+
+
+def _task_component(plan: Plan, names: Names, task: Task, where: Path) -> Iterator[Finding]:
+    if task.component is None:
+        return
+    if names.components is not None and task.component not in names.components:
+        hint = did_you_mean(task.component, names.components)
+        yield Finding((*where, "component"), f'there is no component "{task.component}"', hint)
+    elif task.component in plan.components and task.hosts:
+        own = hosts_named(plan.hosts, task.hosts)
+        its = hosts_named(plan.hosts, plan.components[task.component].hosts)
+        if own and its and set(own).isdisjoint(its):
+            yield Finding(
+                (*where, "hosts"),
+                f"{task.component} runs on none of these hosts",
+                "a task of a component runs where the component does",
+                on_key=True,
+            )
+
+
+def _inverse(task: Task, where: Path, *, undone: bool) -> Iterator[Finding]:
+    if not undone:
+        for field in ("undo", "undo_less"):
+            if getattr(task, field) is not None:
+                yield Finding(
+                    (*where, field),
+                    f"a task in always runs whatever the outcome and has no {field}",
+                    "remove it",
+                    on_key=True,
+                )
+    elif task.undo is None and task.undo_less is None:
+        yield Finding(
+            where,
+            f'the task "{task.name}" has no undo, so it could not be taken back',
+            "add undo: [command], or undo_less: and why it needs none",
+            on_key=True,
+        )
+    elif task.undo is not None and task.undo_less is not None:
+        yield Finding(
+            (*where, "undo_less"),
+            "a task has undo or undo_less, not both",
+            "remove one",
+            on_key=True,
+        )
+    elif task.undo_less is not None and not task.undo_less.strip():
+        yield Finding((*where, "undo_less"), "must say why no inverse is needed")

@@ -1,0 +1,1 @@
+"""The deploy itself: one host's transaction, the fleet, the decision and the rescue."""

@@ -1,0 +1,52 @@
+"""The decisions of a rollout, and nothing else: pure functions of what is known.
+
+A decision is made once, by the coordinator, from the votes; it is durable in the coordinator's
+journal before any host hears of it. No record means abort.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+from deployguard.errors import ExitCode
+from deployguard.rollout.outcome import HostOutcome
+
+__all__ = ["Verdict", "after_batch", "exit_code"]
+
+Verdict = Literal["go_on", "abort"]
+
+
+def after_batch(
+    batch: Collection[str], failed: Collection[str], max_fail_percentage: float
+) -> Verdict:
+    """Whether the rollout goes on after a batch, as Ansible counts it.
+
+    The percentage must be exceeded, not equalled, and it is of the batch. Hosts that could not be
+    reached count as failed, and a host that was rescued still counts: a rescue is not a success.
+    """
+    if not failed:
+        return "go_on"
+    share = 100.0 * len(failed) / max(len(batch), 1)
+    return "abort" if share > max_fail_percentage else "go_on"
+
+
+def exit_code(hosts: Collection[HostOutcome]) -> ExitCode:
+    """What the hosts' last records add up to.
+
+    Committed everywhere is 0. A host whose state after the rescue is not known to be good needs a
+    person (4). Hosts that wait for a decision are in doubt (7). Otherwise the old version is back.
+    """
+    if all(host.state == "committed" for host in hosts):
+        return ExitCode.COMMITTED
+    if any(_needs_person(host) for host in hosts):
+        return ExitCode.NEEDS_PERSON
+    if any(host.state == "prepared" for host in hosts):
+        return ExitCode.INTERRUPTED
+    return ExitCode.ROLLED_BACK
+
+
+def _needs_person(host: HostOutcome) -> bool:
+    if host.state in ("stuck", "lost", "armed", "switched", "damaged"):
+        return True
+    return host.state == "restored" and not (host.verified and host.healthy)

@@ -1,0 +1,269 @@
+"""From a validated plan to an outcome: opens the releases, runs the fleet, reads how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from deployguard.artifact.release import open_artifact
+from deployguard.errors import (
+    ActionFailed,
+    DeployguardError,
+    ExitCode,
+    HostFailure,
+    Locked,
+    Refused,
+)
+from deployguard.plan.model import Plan
+from deployguard.plan.order import components_on, hosts_in_order
+from deployguard.rollout import decide, fleet, rescue, transaction
+from deployguard.rollout.member import Connect, Context, Member, Recorder
+from deployguard.rollout.outcome import Finding, Listener, Outcome
+from deployguard.rollout.targets import Source, source_of_release
+
+__all__ = ["Run", "deploy", "inspect_only", "new_transaction", "owner_name", "usage_outcome"]
+
+
+def new_transaction(plan: Plan, now: float) -> str:
+    """``20261121T034622-shop-7f3a1c``: sorts by time, names the plan, never comes twice."""
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))
+    return f"{stamp}-{plan.name[:32]}-{secrets.token_hex(3)}"
+
+
+def owner_name() -> str:
+    """Who runs this, for locks: ``user@machine``, with the CI run where there is one."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    owner = f"{user}@{socket.gethostname()}"
+    run = os.environ.get("GITHUB_RUN_ID")
+    if run:
+        owner += f" (GitHub run {run} of {os.environ.get('GITHUB_REPOSITORY', '')})"
+    return owner
+
+
+class Run:
+    """One transaction about to run: the plan, its releases and its hosts."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        connect: Connect,
+        listen: Listener | None = None,
+        stop: threading.Event | None = None,
+        drift: str | None = None,
+        version: str | None = None,
+    ) -> None:
+        self.plan = plan
+        self.started_at = time.time()
+        self.version = version or plan.version
+        self._history = version is not None
+        self._stack = contextlib.ExitStack()
+        self.context = Context(
+            plan=plan,
+            transaction=new_transaction(plan, self.started_at),
+            epoch=1,
+            owner=owner_name(),
+            sources={},
+            record=Recorder(listen),
+            connect=connect,
+            stop=stop or threading.Event(),
+            drift=drift,
+        )
+        self.members = [
+            Member(
+                name=name,
+                host=plan.hosts[name],
+                components={c: plan.components[c] for c in components_on(plan, name)},
+                first=position == 0,
+            )
+            for position, name in enumerate(hosts_in_order(plan))
+        ]
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for member in self.members:
+            if member.session is not None:
+                member.session.close()
+        self._stack.close()
+
+    def open_sources(self) -> None:
+        """Open every artifact and read its manifest.
+
+        Raises :class:`~deployguard.errors.UsageError` for one that is damaged or unsafe.
+        """
+        for name, component in self.plan.components.items():
+            if self._history:
+                self.context.sources[name] = Source(self.version)
+                continue
+            artifact = component.artifact
+            release = open_artifact(
+                Path(self.plan.source).parent / artifact.path,
+                sha256=artifact.sha256,
+                strip_components=artifact.strip_components,
+                owner_from_artifact=component.owner == "artifact",
+            )
+            self._stack.callback(release.close)
+            self.context.sources[name] = source_of_release(self.plan, component, release)
+
+    @contextlib.contextmanager
+    def executor(self) -> Iterator[Executor]:
+        """Threads for the hosts, no more at a time than the plan allows."""
+        workers = max(1, min(self.plan.concurrency, len(self.members)))
+        with ThreadPoolExecutor(workers, thread_name_prefix="host") as threads:
+            yield threads
+
+    def outcome(
+        self, exit_code: ExitCode, status: Any, summary: str, findings: tuple[Finding, ...] = ()
+    ) -> Outcome:
+        """The outcome as things stand."""
+        found = [finding for member in self.members for finding in member.findings]
+        found += [
+            Finding(member.name, "", "connection", "connection", member.failure.reason)
+            for member in self.members
+            if member.failure is not None and not isinstance(member.failure, ActionFailed)
+        ]
+        found += findings
+        return Outcome(
+            transaction=self.context.transaction,
+            plan=self.plan.name,
+            version=self.version,
+            environment=self.plan.environment,
+            exit_code=exit_code,
+            status=status,
+            summary=summary,
+            started_at=self.started_at,
+            ended_at=time.time(),
+            hosts=tuple(member.outcome() for member in self.members),
+            findings=tuple(dict.fromkeys(found)),
+            timeline=tuple(self.context.record.events),
+        )
+
+
+def deploy(run: Run, decisions: fleet.Decisions, save: rescue.Save | None) -> Outcome:
+    """Run the transaction to its end. Raises nothing that belongs to a host."""
+    with run.executor() as executor:
+        # The hosts are reached while the artifact is read: neither needs the other yet.
+        fleet.start_connecting(run.context, run.members, executor)
+        run.open_sources()
+        ending = fleet.run(run.context, run.members, executor, decisions, save)
+        _always(run)
+    return _judge(run, ending)
+
+
+def _always(run: Run) -> None:
+    """The plan's ``always`` tasks: on every host that can be reached, whatever happened."""
+    for task in run.plan.always:
+        for member in run.members:
+            if member.session is None or (task.once and not member.first):
+                continue
+            try:
+                result = member.call(
+                    "run", {"argv": list(task.run), "env": task.env, "timeout": task.timeout}
+                )
+            except HostFailure as error:
+                run.context.record("report", "note", member.name, f"{task.name}: {error.reason}")
+                continue
+            if result["status"] != 0:
+                run.context.record(
+                    "report", "note", member.name, f"{task.name}: {result['message']}"
+                )
+
+
+def _judge(run: Run, ending: fleet.Ending) -> Outcome:
+    """The exit code and the sentence that go with an ending."""
+    total = len(run.members)
+    hosts = tuple(member.outcome() for member in run.members)
+    if ending.unchanged:
+        text = f"{run.version} is live and healthy on {_hosts(total)}; nothing to do"
+        return run.outcome(ExitCode.COMMITTED, "unchanged", text)
+    if ending.interrupted:
+        text = "interrupted; the hosts restore themselves. Run `deployguard recover`"
+        return run.outcome(ExitCode.INTERRUPTED, "interrupted", text)
+    if ending.refusal is not None:
+        return _refused(run, ending.refusal)
+    code = decide.exit_code(hosts)
+    committed = [h.host for h in hosts if h.state == "committed"]
+    if code == ExitCode.COMMITTED:
+        return run.outcome(code, "committed", f"{run.version} is live on {_hosts(total)}, healthy")
+    failed = ", ".join(m.name for m in run.members if m.failure is not None)
+    if code == ExitCode.NEEDS_PERSON:
+        stuck = ", ".join(h.host for h in hosts if h.state not in _SETTLED)
+        unproven = ", ".join(
+            h.host for h in hosts if h.state == "restored" and not (h.verified and h.healthy)
+        )
+        names = ", ".join(filter(None, (stuck, unproven)))
+        text = f"{run.version} failed on {failed or names}; NOT restored: {names}"
+        return run.outcome(code, "needs_person", text)
+    if code == ExitCode.INTERRUPTED:
+        waiting = ", ".join(h.host for h in hosts if h.state == "prepared")
+        text = f"in doubt: {waiting} did not hear the decision. Run `deployguard recover`"
+        return run.outcome(code, "interrupted", text)
+    touched = [m.name for m in run.members if m.touched and m.state == "restored"]
+    if not touched:
+        text = f"{run.version} failed on {failed} before anything was touched"
+    elif committed:
+        text = (
+            f"{run.version} is live on {', '.join(committed)}; it failed on {failed}, "
+            "which is back on its old version, verified"
+        )
+    else:
+        text = (
+            f"{run.version} failed on {failed}; {_hosts(len(touched))} restored, files verified, "
+            "healthy"
+        )
+    return run.outcome(code, "rolled_back", text)
+
+
+_SETTLED = ("committed", "restored", "aborted", "untouched", "unreachable", "prepared")
+
+
+def _refused(run: Run, refusal: DeployguardError) -> Outcome:
+    status = "locked" if isinstance(refusal, Locked) else "refused"
+    if not isinstance(refusal, (Locked, Refused)):
+        status = "failed"
+    layer = "guard" if status == "refused" else "connection"
+    finding = Finding("", "", layer, status, refusal.message, evidence=refusal.hint)
+    return run.outcome(refusal.exit_code, status, refusal.message, (finding,))
+
+
+def _hosts(count: int) -> str:
+    return f"{count} host" if count == 1 else f"{count} hosts"
+
+
+def inspect_only(run: Run) -> dict[str, Exception]:
+    """Connect and look, as ``apply`` does, and change nothing. Failures by host."""
+    failures: dict[str, Exception] = {}
+
+    def look(member: Member) -> Exception | None:
+        try:
+            transaction.connect(run.context, member)
+            transaction.inspect(run.context, member)
+        except DeployguardError as error:
+            return error
+        return None
+
+    run.open_sources()
+    with run.executor() as executor:
+        for member, error in zip(run.members, executor.map(look, run.members), strict=True):
+            if error is not None:
+                failures[member.name] = error
+    return failures
+
+
+def usage_outcome(run: Run, error: DeployguardError) -> Outcome:
+    """For the journal: the artifact was no good, so no host was asked for anything."""
+    return run.outcome(error.exit_code, "failed", error.message)

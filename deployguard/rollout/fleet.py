@@ -1,0 +1,239 @@
+"""All hosts of a transaction, from the first connection to the decision carried out.
+
+Everything that can refuse comes before anything is touched, on every host: connect, lock, look,
+guards, stage. Then the batches switch one after another; hosts that are done with their batch have
+voted and wait. When all have voted the decision is recorded here first and told to the hosts
+second. Any other way out is a rescue of every host that was touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from deployguard.errors import (
+    DeployguardError,
+    HostFailure,
+    Interrupted,
+    Locked,
+    Refused,
+    UsageError,
+)
+from deployguard.plan.order import batches
+from deployguard.rollout import decide, guards, rescue, transaction
+from deployguard.rollout.member import Context, Member
+
+__all__ = ["Decisions", "Ending", "run", "start_connecting"]
+
+Step = Callable[[Context, Member], None]
+
+
+class Decisions(Protocol):
+    """Where the coordinator's decision becomes durable; see :mod:`deployguard.store`."""
+
+    def decide(self, transaction: str, decision: str) -> None:
+        """Record ``commit`` or ``abort``; on disk when this returns."""
+        ...
+
+
+@dataclass
+class Ending:
+    """How the rollout went: what the outcome is made from."""
+
+    members: list[Member]
+    committed: bool = False
+    unchanged: bool = False
+    refusal: DeployguardError | None = None
+    interrupted: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def run(
+    context: Context,
+    members: list[Member],
+    executor: Executor,
+    decisions: Decisions,
+    save: rescue.Save | None,
+) -> Ending:
+    """Deploy to all members; raises nothing that belongs to a host."""
+    fleet = _Fleet(context, members, executor)
+    ending = Ending(members)
+    try:
+        fleet.connected()
+        _stop_if_too_many(context, members)
+        fleet.each(transaction.begin, fleet.able())
+        fleet.each(transaction.inspect, fleet.able())
+        _stop_if_too_many(context, members)
+        guards.judge(context, fleet.able())
+        if guards.nothing_to_do(fleet.able()) and len(fleet.able()) == len(members):
+            ending.unchanged = True
+            fleet.restore(fleet.able(), None)
+            return ending
+        fleet.each(transaction.stage, fleet.able())
+        _stop_if_too_many(context, members)
+        _roll(context, fleet)
+    except (Refused, Locked, UsageError) as refusal:
+        ending.refusal = refusal
+        fleet.restore(members, None)
+        return ending
+    except Interrupted:
+        ending.interrupted = True
+        decisions.decide(context.transaction, "abort")
+        fleet.each(_hand_over, [m for m in members if m.begun])
+        return ending
+    except _Failed:
+        decisions.decide(context.transaction, "abort")
+        _give_up(context, fleet, save)
+        return ending
+    ready = [m for m in members if m.state == "prepared"]
+    if not ready:
+        decisions.decide(context.transaction, "abort")
+        fleet.restore(members, save)
+        return ending
+    decisions.decide(context.transaction, "commit")
+    fleet.each(transaction.commit, ready)
+    # Hosts that failed within `max_fail_percentage` go back alone.
+    fleet.restore([m for m in members if m not in ready and m.begun], save)
+    ending.committed = all(m.state == "committed" for m in ready)
+    return ending
+
+
+def start_connecting(context: Context, members: list[Member], executor: Executor) -> None:
+    """Begin to reach every host; :func:`run` waits for the answers."""
+    for member in members:
+        member.connecting = executor.submit(_guarded, transaction.connect, context, member)
+
+
+class _Failed(Exception):
+    """Too many hosts failed: the transaction is aborted."""
+
+
+class _Fleet:
+    """The members, and one step for many of them at a time."""
+
+    def __init__(self, context: Context, members: list[Member], executor: Executor) -> None:
+        self.context = context
+        self.members = members
+        self._executor = executor
+
+    def able(self) -> list[Member]:
+        """The members that have not failed."""
+        return [member for member in self.members if member.failure is None]
+
+    def connected(self) -> None:
+        """Wait for the connections that :func:`start_connecting` began."""
+        self._collect(
+            [(m, m.connecting) for m in self.members if m.connecting is not None]
+        )
+
+    def each(self, step: Step, members: Sequence[Member]) -> None:
+        """Run a step for each; a host's failure is kept in its member.
+
+        A refusal or a held lock is raised after all have answered. Raises :class:`Interrupted` when
+        it is time to stop, before the step begins.
+        """
+        if self.context.stop.is_set() and step is not _hand_over:
+            raise Interrupted("interrupted")
+        self._collect(
+            [(m, self._executor.submit(_guarded, step, self.context, m)) for m in members]
+        )
+
+    def _collect(
+        self, futures: Sequence[tuple[Member, Future[DeployguardError | None]]]
+    ) -> None:
+        refusals: list[DeployguardError] = []
+        for member, future in futures:
+            error = future.result()
+            if isinstance(error, HostFailure):
+                member.failure = error
+                if member.session is None and not member.begun:
+                    member.state = "unreachable"
+            elif error is not None:
+                refusals.append(error)
+        for kind in (Locked, Refused):
+            for refusal in refusals:
+                if isinstance(refusal, kind):
+                    raise refusal
+        if refusals:
+            raise refusals[0]
+
+    def restore(self, members: Iterable[Member], save: rescue.Save | None) -> None:
+        """Bring hosts back, or drop what was staged where nothing was touched."""
+        futures = [
+            self._executor.submit(rescue.restore, self.context, member, save)
+            for member in members
+            if member.begun
+        ]
+        for future in futures:
+            future.result()
+
+
+def _guarded(step: Step, context: Context, member: Member) -> DeployguardError | None:
+    try:
+        step(context, member)
+    except DeployguardError as error:
+        return error
+    return None
+
+
+def _roll(context: Context, fleet: _Fleet) -> None:
+    """Batch by batch: switch, check, vote. Raises :class:`_Failed`."""
+    names = [member.name for member in fleet.members]
+    by_name = {member.name: member for member in fleet.members}
+    done: list[Member] = []
+    for number, batch_names in enumerate(batches(context.plan.serial, names), start=1):
+        batch = [by_name[name] for name in batch_names]
+        context.record(
+            "switch", "note", "", f"batch {number}: {', '.join(batch_names)}", batch=number
+        )
+        fleet.each(_switch_and_check, [m for m in batch if m.failure is None])
+        failed = [m.name for m in batch if m.failure is not None]
+        if decide.after_batch(batch_names, failed, context.plan.max_fail_percentage) == "abort":
+            raise _Failed
+        if done:
+            # What was healthy an hour ago is not known to be healthy now.
+            fleet.each(transaction.check_again, [m for m in done if m.failure is None])
+            worse = [m.name for m in done if m.failure is not None]
+            share = context.plan.max_fail_percentage
+            if decide.after_batch([m.name for m in done], worse, share) == "abort":
+                raise _Failed
+        done += [m for m in batch if m.failure is None]
+
+
+def _switch_and_check(context: Context, member: Member) -> None:
+    transaction.switch(context, member)
+    transaction.check(context, member)
+
+
+def _stop_if_too_many(context: Context, members: Sequence[Member]) -> None:
+    failed = [m.name for m in members if m.failure is not None]
+    if len(failed) == len(members):
+        raise _Failed
+    names = [m.name for m in members]
+    if decide.after_batch(names, failed, context.plan.max_fail_percentage) == "abort":
+        raise _Failed
+
+
+def _give_up(context: Context, fleet: _Fleet, save: rescue.Save | None) -> None:
+    """The transaction failed: `on_failure` says who goes back."""
+    choice = context.plan.on_failure
+    begun = [m for m in fleet.members if m.begun]
+    if choice == "hold":
+        touched = [m for m in begun if m.touched]
+        for member in touched:
+            rescue.hold(context, member)
+        fleet.restore([m for m in begun if not m.touched], None)
+    elif choice == "restore_batch":
+        ready = [m for m in begun if m.state == "prepared" and m.failure is None]
+        fleet.restore([m for m in begun if m not in ready], save)
+        fleet.each(transaction.commit, ready)
+    else:
+        fleet.restore(begun, save)
+
+
+def _hand_over(context: Context, member: Member) -> None:
+    """Leave the host to itself: it restores at once, or waits if it has voted."""
+    member.call("hand_over")
+    member.wire().close()

@@ -1,0 +1,128 @@
+"""One host while the rollout runs: its connection, and what was learnt of it so far."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from deployguard.drivers.base import Operation, Site
+from deployguard.errors import DeployguardError, HostFailure
+from deployguard.plan.model import Component, Host, Plan
+from deployguard.rollout.outcome import Event, Finding, HostOutcome, Listener
+from deployguard.rollout.targets import Source
+from deployguard.transport.session import Session
+
+__all__ = ["Context", "Member", "Recorder"]
+
+Connect = Callable[[str, Host], Session]
+
+
+class Recorder:
+    """Collects the timeline and passes each event on, one at a time, from any thread."""
+
+    def __init__(self, listen: Listener | None, clock: Callable[[], float] = time.time) -> None:
+        self._listen = listen
+        self._clock = clock
+        self._lock = threading.Lock()
+        self.events: list[Event] = []
+
+    def __call__(
+        self, phase: Any, status: Any, host: str = "", message: str = "", **detail: Any
+    ) -> None:
+        with self._lock:
+            event = Event(self._clock(), phase, status, host, message, detail)
+            # Progress is for the eyes; the timeline keeps what a person reads afterwards.
+            if status != "progress":
+                self.events.append(event)
+            if self._listen is not None:
+                self._listen(event)
+
+
+@dataclass
+class Context:
+    """What every step of one transaction shares; nothing in it changes while hosts are at work."""
+
+    plan: Plan
+    transaction: str
+    epoch: int
+    owner: str
+    sources: dict[str, Source]
+    record: Recorder
+    connect: Connect
+    stop: threading.Event
+    drift: str | None = None
+
+
+@dataclass
+class Member:
+    """One host of the transaction."""
+
+    name: str
+    host: Host
+    components: dict[str, Component]
+    first: bool = False
+    connecting: Future[DeployguardError | None] | None = None
+    session: Session | None = None
+    state: str = "untouched"
+    begun: bool = False
+    touched: bool = False
+    failure: HostFailure | None = None
+    looked: dict[str, Any] = field(default_factory=dict)
+    sites: dict[str, Site] = field(default_factory=dict)
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    procedure: list[Operation] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    check_results: dict[str, Any] = field(default_factory=dict)
+    restored: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    forensics: str | None = None
+
+    @property
+    def order(self) -> list[str]:
+        """Names of the components here, dependencies first."""
+        return list(self.components)
+
+    def wire(self) -> Session:
+        """The open session. Raises :class:`HostFailure` when there is none."""
+        if self.session is None:
+            raise HostFailure(self.name, "there is no connection")
+        return self.session
+
+    def call(self, verb: str, args: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+        """One request; the state it leaves the host in is remembered."""
+        result = self.wire().call(verb, args, **options)
+        if isinstance(result.get("state"), str):
+            self.state = result["state"]
+        return result
+
+    def outcome(self) -> HostOutcome:
+        """How this host stands now."""
+        versions = {
+            name: looked["live"].get("version")
+            for name, looked in self.looked.get("components", {}).items()
+        }
+        committed = self.state == "committed"
+        untouched = self.state in ("untouched", "aborted", "unreachable")
+        return HostOutcome(
+            host=self.name,
+            state=self.state,
+            verified=committed or untouched or bool(self.restored.get("verified")),
+            healthy=committed or untouched or bool(self.restored.get("healthy")),
+            versions_before=versions,
+            versions_after={
+                name: (self.new_version(name) if committed else version)
+                for name, version in versions.items()
+            },
+            error=self.failure.reason if self.failure is not None else "",
+            seconds={name: round(value, 3) for name, value in self.seconds.items()},
+            forensics=self.forensics,
+        )
+
+    def new_version(self, component: str) -> str | None:
+        """The version the transaction brings to a component."""
+        version = self.looked.get("new_versions", {}).get(component)
+        return str(version) if version is not None else None

@@ -1,0 +1,108 @@
+"""What a transaction reports while it runs (:class:`Event`) and when it ended (:class:`Outcome`).
+
+Both are plain data: the command line, the journal, the incident and a deploy script all read the
+same records, and none of them can change what happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from deployguard.errors import ExitCode
+
+__all__ = ["Event", "Finding", "HostOutcome", "Listener", "Outcome", "PHASES"]
+
+#: The columns of the progress display, in order. ``restore`` only shows in a rescue.
+PHASES = ("connect", "inspect", "stage", "switch", "check", "commit", "restore")
+
+Phase = Literal["connect", "inspect", "stage", "switch", "check", "commit", "restore", "report"]
+Status = Literal["started", "progress", "done", "failed", "note"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened. ``at`` is UTC seconds since the epoch, from the controller's clock;
+    ``host`` is empty for what concerns the whole transaction."""
+
+    at: float
+    phase: Phase
+    status: Status
+    host: str = ""
+    message: str = ""
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+Listener = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check that failed, one layer that disagrees, one step that broke, in words.
+
+    ``layer`` is ``process``, ``port``, ``http``, ``tcp``, ``command``, ``step``, ``connection``,
+    ``guard``, ``drift`` or ``disagreement``.
+    """
+
+    host: str
+    component: str
+    layer: str
+    name: str
+    message: str
+    critical: bool = True
+    evidence: str = ""
+
+
+@dataclass(frozen=True)
+class HostOutcome:
+    """How one host ended.
+
+    ``state`` is the last record read back from the host's own journal (``committed``,
+    ``restored``, ``aborted``, ``prepared``, ``stuck``, ``untouched``, ``unreachable``, …), never
+    what the controller asked for. ``verified`` says that the files were compared by hash there.
+    """
+
+    host: str
+    state: str
+    verified: bool = False
+    healthy: bool = False
+    versions_before: dict[str, str | None] = field(default_factory=dict)
+    versions_after: dict[str, str | None] = field(default_factory=dict)
+    error: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    forensics: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the transaction ended. ``bool(outcome)`` is true when the new version is committed."""
+
+    transaction: str
+    plan: str
+    version: str
+    environment: str
+    exit_code: ExitCode
+    status: Literal[
+        "committed", "unchanged", "rolled_back", "needs_person", "refused", "locked", "interrupted",
+        "failed",
+    ]
+    summary: str
+    started_at: float
+    ended_at: float
+    hosts: tuple[HostOutcome, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    timeline: tuple[Event, ...] = ()
+    forensics: str | None = None
+    incident_url: str | None = None
+    postmortem: str | None = None
+    report_errors: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.exit_code == ExitCode.COMMITTED
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; the exit code is a number in it."""
+        data = asdict(self)
+        data["exit_code"] = int(self.exit_code)
+        return data

@@ -1,0 +1,139 @@
+"""The way back, for one host: evidence that would be lost, restore, the rest of the evidence.
+
+This module knows no driver on purpose: what a restore does stands in the host's journal, and
+"previous" is never worked out anew when something has already gone wrong. Evidence is bounded and
+its failure is noted, never raised: it must not delay or change a restore.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from deployguard.errors import DeployguardError, HostFailure
+from deployguard.rollout.member import Context, Member
+from deployguard.rollout.outcome import Finding
+
+__all__ = ["hold", "restore"]
+
+#: Before the restore every second is an outage: what cannot be had by then is not had.
+CRITICAL_SECONDS = 3.0
+
+Save = Callable[[Member, Any], None]
+
+
+def restore(context: Context, member: Member, save: Save | None) -> None:
+    """Bring the host back, and record how that ended in ``member``; raises nothing.
+
+    ``save`` takes the evidence stream of the host; ``None`` where there is nothing to collect.
+    """
+    began = time.monotonic()
+    touched = member.touched
+    if touched:
+        context.record("restore", "started", member.name)
+    try:
+        _reconnect(context, member)
+        if touched and save is not None:
+            _collect(context, member, "critical", CRITICAL_SECONDS)
+        member.restored = member.call(
+            "restore",
+            on_event=lambda event: context.record(
+                "restore", "progress", member.name, str(event.get("operation", ""))
+            ),
+        )
+        member.seconds["restore"] = time.monotonic() - began
+        _report(context, member, touched)
+        if touched and save is not None:
+            _collect(context, member, "rest", context.plan.rescue.evidence.max_seconds)
+            _fetch(context, member, save)
+        if member.state == "restored":
+            member.call("finish")
+    except HostFailure as error:
+        member.seconds["restore"] = time.monotonic() - began
+        if member.failure is None:
+            member.failure = error
+        if member.state not in ("restored", "stuck"):
+            member.state = "lost" if member.begun else "unreachable"
+        context.record("restore", "failed", member.name, error.reason)
+        if touched:
+            member.findings.append(
+                Finding(member.name, "", "connection", "restore", f"not restored: {error.reason}")
+            )
+
+
+def hold(context: Context, member: Member) -> None:
+    """Leave the host as it is for a person, deaf to its lease."""
+    try:
+        _reconnect(context, member)
+        member.call("hold")
+        context.record("restore", "note", member.name, "held as it is")
+    except HostFailure as error:
+        member.state = "lost"
+        context.record("restore", "failed", member.name, error.reason)
+
+
+def _reconnect(context: Context, member: Member) -> None:
+    """Make sure of a connection; a new one takes the transaction over under a higher epoch."""
+    if member.session is not None and not member.session.closed:
+        return
+    member.session = context.connect(member.name, member.host)
+    member.session.keep_alive(max(context.plan.lease / 4, 1.0))
+    if member.begun:
+        context.epoch += 1
+        member.call(
+            "adopt",
+            {
+                "transaction": context.transaction,
+                "epoch": context.epoch,
+                "owner": context.owner,
+            },
+        )
+
+
+def _report(context: Context, member: Member, touched: bool) -> None:
+    if not touched:
+        return
+    seconds = float(member.restored.get("seconds", {}).get("total", 0.0))
+    if member.state == "restored":
+        context.record(
+            "restore", "done", member.name, f"restored and verified in {seconds:.2f} s",
+            seconds=member.restored.get("seconds", {}),
+        )
+        return
+    words = [f"{f['title']}: {f['message']}" for f in member.restored.get("failures", [])]
+    words += list(member.restored.get("differences", []))[:5]
+    if not member.restored.get("healthy", True):
+        words.append("the old version is back but not healthy")
+    message = "; ".join(words) or f"ended in state {member.state}"
+    context.record("restore", "failed", member.name, message)
+    member.findings.append(Finding(member.name, "", "step", "restore", message))
+
+
+def _collect(context: Context, member: Member, stage: str, seconds: float) -> None:
+    try:
+        member.call(
+            "evidence",
+            {
+                "stage": stage,
+                "max_bytes": context.plan.rescue.evidence.max_bytes,
+                "max_seconds": seconds,
+            },
+        )
+    except DeployguardError as error:
+        context.record("restore", "note", member.name, f"evidence ({stage}): {error.message}")
+
+
+def _fetch(context: Context, member: Member, save: Save) -> None:
+    try:
+        _, pieces = member.wire().call_stream("fetch")
+        save(member, pieces)
+    except (DeployguardError, OSError) as error:
+        context.record("restore", "note", member.name, f"evidence was not fetched: {error}")
+
+
+def evidence_directory(plan_source: str, directory: str, version: str, started_at: float) -> Path:
+    """``<directory>/<version>-<epoch>``, relative to the plan file."""
+    base = Path(plan_source).parent if plan_source else Path.cwd()
+    return base / directory / f"{version}-{int(started_at)}"

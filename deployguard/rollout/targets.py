@@ -1,0 +1,144 @@
+"""Plan and release to what the host program is told: pure, and the same for ``plan`` and ``apply``.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from deployguard.drivers.base import Site
+from deployguard.drivers.registry import driver_of
+from deployguard.errors import UsageError
+from deployguard.onhost.tree import Entry, Manifest
+from deployguard.plan.model import Component, ManagedFile, Plan
+
+__all__ = ["Blobs", "Source", "site_of", "source_of_release", "target_of"]
+
+
+class Blobs(Protocol):
+    """Where the bytes of a release come from."""
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    def blob_stream(self, digests: Any) -> Any: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a component's new tree comes from: an artifact, or the hosts' own history."""
+
+    version: str
+    manifest: Manifest | None = None
+    blobs: Blobs | None = None
+    digest: str = ""
+    encoded: bytes = b""
+
+    def as_data(self) -> dict[str, Any]:
+        """The ``source`` of a target on the wire."""
+        if self.manifest is None:
+            return {"kind": "history", "version": self.version}
+        return {"kind": "manifest", "digest": self.digest}
+
+
+def source_of_release(plan: Plan, component: Component, release: Blobs) -> Source:
+    """The source of a component whose bytes come from an opened artifact."""
+    manifest = _with_shared_links(release.manifest, component)
+    return Source(plan.version, manifest, release, manifest.digest(), manifest.to_bytes())
+
+
+def _with_shared_links(manifest: Manifest, component: Component) -> Manifest:
+    """The release with its shared paths as links to ``shared/``, whatever the artifact has there.
+
+    Raises :class:`UsageError` when a directory above a shared path is something else.
+    """
+    shared = [path.rstrip("/") for path in component.shared]
+    if not shared:
+        return manifest
+    entries = [
+        entry
+        for entry in manifest
+        if not any(entry.path == path or entry.path.startswith(path + "/") for path in shared)
+    ]
+    present = {entry.path: entry for entry in entries}
+    root = present["."]
+    for path in shared:
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            parent = "/".join(parts[:depth])
+            if parent not in present:
+                present[parent] = Entry(parent, "d", mode=0o755, mtime_ns=root.mtime_ns)
+            elif present[parent].kind != "d":
+                raise UsageError(f"{parent} in the artifact is in the way of shared path {path}")
+        # releases/<version>/<path> → ../../shared/<path>, one level up more for each directory.
+        climb = "../" * (len(parts) + 1)
+        present[path] = Entry(
+            path, "l", mode=0o777, mtime_ns=root.mtime_ns, digest=f"{climb}shared/{path}"
+        )
+    return Manifest(present.values())
+
+
+def target_of(
+    plan: Plan, name: str, component: Component, source: Source, hello: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the host program must know of one component."""
+    driver = driver_of(component)
+    files = {**driver.files(component), **component.files}
+    early = Site(
+        name, component.layout, "", "", "", state=str(hello["state"]), uid=int(hello["uid"])
+    )
+    return {
+        "name": name,
+        "layout": component.layout,
+        "path": component.path,
+        "version": source.version,
+        "keep": list(component.keep),
+        "shared": list(component.shared),
+        "ignore": list(component.ignore),
+        "retain": component.retain,
+        "owner": component.owner,
+        "group": component.group,
+        "source": source.as_data(),
+        "files": [_file_data(plan, path, file) for path, file in files.items()],
+        "observe": driver.observe(component, early),
+    }
+
+
+def _file_data(plan: Plan, path: str, file: ManagedFile) -> dict[str, Any]:
+    if file.content is not None:
+        data = file.content.encode()
+    else:
+        assert file.source is not None
+        data = (Path(plan.source).parent / file.source).read_bytes()
+    return {
+        "path": path,
+        "mode": file.mode,
+        "owner": file.owner,
+        "group": file.group,
+        "digest": hashlib.sha256(data).hexdigest(),
+        "content": base64.b64encode(data).decode("ascii"),
+    }
+
+
+def site_of(
+    component: str, layout: str, looked: Mapping[str, Any], hello: Mapping[str, Any]
+) -> Site:
+    """Where the parts stand, from what the host program answered."""
+    place = looked["placement"]
+    return Site(
+        component=component,
+        layout=layout,
+        live=place["live"],
+        tree=place["tree"],
+        beside=place["beside"],
+        files={f["path"]: f["beside"] for f in looked["files"]},
+        exists=place["root"] is not None,
+        state=str(hello["state"]),
+        uid=int(hello["uid"]),
+    )

@@ -1,0 +1,263 @@
+"""One host's transaction, step by step. Each step is one or two requests to the host program.
+
+Nothing here decides anything: a step succeeds, or raises a :class:`~deployguard.errors.HostFailure`
+for the fleet to judge. What happened is always read from the host's own answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from deployguard.drivers import procedure
+from deployguard.drivers.registry import driver_of
+from deployguard.errors import ActionFailed, Locked, Refused
+from deployguard.evidence import collect
+from deployguard.health import checks, findings
+from deployguard.plan.model import Task
+from deployguard.rollout.member import Context, Member
+from deployguard.rollout.targets import site_of, target_of
+
+__all__ = [
+    "begin", "check", "check_again", "commit", "connect", "inspect", "stage", "switch",
+]
+
+
+def connect(context: Context, member: Member) -> None:
+    """Reach the host and start the host program there."""
+    with _Phase(context, member, "connect"):
+        member.session = context.connect(member.name, member.host)
+        member.session.keep_alive(max(context.plan.lease / 4, 1.0))
+
+
+def begin(context: Context, member: Member) -> None:
+    """Take the lock of every path. Raises :class:`Locked`."""
+    try:
+        member.call(
+            "begin",
+            {
+                "transaction": context.transaction,
+                "epoch": context.epoch,
+                "lease": context.plan.lease,
+                "owner": context.owner,
+                "plan": context.plan.name,
+                "paths": [component.path for component in member.components.values()],
+            },
+        )
+    except ActionFailed as error:
+        if error.kind == "locked":
+            raise _locked(member.name, error) from error
+        raise
+    member.begun = True
+
+
+def _locked(host: str, error: ActionFailed) -> Locked:
+    holder = error.detail if isinstance(error.detail, dict) else {}
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(float(holder.get("since", 0))))
+    return Locked(
+        f"{host}: {holder.get('path')} is locked by transaction {holder.get('transaction')} "
+        f"of {holder.get('owner')} since {since}",
+        hint="wait for it, or run `deployguard recover` if that run is dead",
+    )
+
+
+def inspect(context: Context, member: Member) -> None:
+    """Compare what is live with what is to come; the same request serves ``plan``."""
+    with _Phase(context, member, "inspect"):
+        session = member.wire()
+        targets = []
+        for name, component in member.components.items():
+            source = context.sources[name]
+            if source.manifest is not None:
+                session.call("manifest", {"digest": source.digest}, stream=_pieces(source.encoded))
+            targets.append(target_of(context.plan, name, component, source, session.hello))
+        # The probes ask the service; what they need does not depend on where the trees stand.
+        member.checks = []
+        for name, component in member.components.items():
+            site = site_of(name, component.layout, _NOWHERE, session.hello)
+            probe = driver_of(component).process_probe(component, site)
+            version = context.sources[name].version
+            member.checks += checks.compile_checks(name, component, version, probe)
+        disks = [g.disk.path for g in context.plan.guards if g.disk is not None]
+        try:
+            member.looked = member.call(
+                "look",
+                {
+                    "transaction": context.transaction,
+                    "components": targets,
+                    "checks": member.checks,
+                    "disks": disks,
+                },
+            )
+        except ActionFailed as error:
+            if error.kind == "refused":
+                raise Refused(f"{member.name}: {error.reason}", hint=error.hint) from error
+            raise
+        member.looked["new_versions"] = {n: context.sources[n].version for n in member.order}
+        for name, component in member.components.items():
+            looked = member.looked["components"][name]
+            member.sites[name] = site_of(name, component.layout, looked, session.hello)
+
+
+#: Before the look there are no places yet.
+_NOWHERE: dict[str, Any] = {
+    "placement": {"live": "", "tree": "", "beside": "", "root": None},
+    "files": [],
+}
+
+
+def stage(context: Context, member: Member) -> None:
+    """Send what the host lacks; it builds the new trees beside the live ones and verifies them."""
+    with _Phase(context, member, "stage"):
+        _send_missing(context, member)
+        member.call("stage", {"components": member.order})
+
+
+def _send_missing(context: Context, member: Member) -> None:
+    """Each blob travels once, whatever number of components has it."""
+    wanted: dict[str, None] = {}
+    for name in member.order:
+        source = context.sources[name]
+        missing = [
+            digest
+            for digest in member.looked["components"][name]["missing"]
+            if digest not in wanted
+        ]
+        wanted.update(dict.fromkeys(missing))
+        if missing:
+            if source.blobs is None:
+                raise Refused(
+                    f"{member.name}: {len(missing)} files of {source.version} are damaged there",
+                    hint="deploy that version from its artifact",
+                )
+            stream = source.blobs.blob_stream(missing)
+            member.call("blobs", {"component": name}, stream=stream)
+
+
+def _arm(context: Context, member: Member) -> None:
+    """Make the undo durable on the host, with everything a restore without us would need."""
+    looked = member.looked["components"]
+    member.procedure = procedure.build(
+        member.components,
+        member.order,
+        member.sites,
+        {name: looked[name]["observed"] for name in member.order},
+        _tasks(context, member),
+    )
+    collectors = collect.collectors_for(context.plan, member.components, member.sites)
+    hello = member.wire().hello
+    member.call(
+        "arm",
+        {
+            "procedure": member.procedure,
+            "collectors": collectors,
+            "checks": member.checks,
+            "baseline": member.looked["baseline"],
+            "observe": {
+                name: target_of(context.plan, name, component, context.sources[name], hello)[
+                    "observe"
+                ]
+                for name, component in member.components.items()
+            },
+            "observed": {name: looked[name]["observed"] for name in member.order},
+        },
+    )
+
+
+def _tasks(context: Context, member: Member) -> list[Task]:
+    """The plan's tasks that run on this host."""
+    chosen = []
+    for task in context.plan.tasks:
+        if task.once and not member.first:
+            continue
+        if task.hosts and not _named(task.hosts, member):
+            continue
+        chosen.append(task)
+    return chosen
+
+
+def _named(names: Iterable[str], member: Member) -> bool:
+    return any(name in (member.name, "all") or name in member.host.groups for name in names)
+
+
+def switch(context: Context, member: Member) -> None:
+    """Run the procedure: stop, swap, start. From here on there is something to undo."""
+    with _Phase(context, member, "switch"):
+        _arm(context, member)
+        member.touched = True
+        try:
+            member.call("switch", on_event=lambda event: _progress(context, member, event))
+        except ActionFailed as error:
+            detail = error.detail if isinstance(error.detail, dict) else {}
+            member.findings.append(
+                findings.step_failed(member.name, str(detail.get("operation", "")), error.reason)
+            )
+            raise
+
+
+def check(context: Context, member: Member) -> None:
+    """Watch the checks until the new version is healthy; then the host votes.
+
+    Raises :class:`ActionFailed` with the findings in words.
+    """
+    with _Phase(context, member, "check"):
+        _judge(context, member)
+        member.call("prepare")
+
+
+def check_again(context: Context, member: Member) -> None:
+    """A host of an earlier batch must still be healthy."""
+    with _Phase(context, member, "check"):
+        _judge(context, member)
+
+
+def _judge(context: Context, member: Member) -> None:
+    result = member.call(
+        "check",
+        {"checks": member.checks},
+        on_event=lambda event: _progress(context, member, event),
+    )
+    member.check_results = result
+    found = findings.from_results(member.name, result, context.sources)
+    member.findings += found
+    if not result["healthy"]:
+        words = "; ".join(f.message for f in found if f.critical) or "not healthy in time"
+        raise ActionFailed(member.name, words, kind="unhealthy")
+
+
+def commit(context: Context, member: Member) -> None:
+    """Tell the host the decision."""
+    with _Phase(context, member, "commit"):
+        member.call("commit")
+
+
+def _progress(context: Context, member: Member, event: dict[str, Any]) -> None:
+    if "operation" in event:
+        context.record("switch", "progress", member.name, str(event["operation"]))
+    elif "check" in event:
+        text = f"{event.get('check')}: {event.get('state')}"
+        context.record("check", "progress", member.name, text)
+
+
+def _pieces(data: bytes) -> Iterable[bytes]:
+    return (data[start : start + 65536] for start in range(0, len(data), 65536))
+
+
+class _Phase:
+    """Reports a phase's start and end, and keeps its duration."""
+
+    def __init__(self, context: Context, member: Member, phase: str) -> None:
+        self._context, self._member, self._phase = context, member, phase
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+        self._context.record(self._phase, "started", self._member.name)
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        seconds = time.monotonic() - self._began
+        total = self._member.seconds.get(self._phase, 0.0) + seconds
+        self._member.seconds[self._phase] = total
+        status = "done" if error is None else "failed"
+        message = getattr(error, "reason", None) or getattr(error, "message", "") if error else ""
+        self._context.record(self._phase, status, self._member.name, str(message))

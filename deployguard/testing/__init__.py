@@ -1,0 +1,1 @@
+"""Fakes, fault points and the driver conformance suite, for users too."""

@@ -1,0 +1,1 @@
+"""How the host program is started and spoken to."""

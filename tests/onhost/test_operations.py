@@ -1,0 +1,190 @@
+"""Procedures: what was done is undone, from any point, and a failing undo does not stop the rest."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Dict, List
+
+import pytest
+
+from deployguard.onhost.journal import Journal
+from deployguard.onhost.operations import Executor, OperationFailed, carry, matches
+from deployguard.onhost.system import System
+
+
+def _executor(folder: Path) -> Executor:
+    journal = Journal(str(folder / "journal"), lambda: 0.0)
+    return Executor(journal, System(), lambda event: None, lambda component: None)
+
+
+def _op(name: str, do: List[Dict[str, Any]], undo: List[Dict[str, Any]]) -> Dict[str, Any]:
+    return {"id": "c:" + name, "component": "c", "title": name, "do": do, "undo": undo}
+
+
+def _touch(path: Path) -> Dict[str, Any]:
+    return {"act": "run", "argv": ["touch", str(path)], "timeout": 10.0}
+
+
+def _remove(path: Path) -> Dict[str, Any]:
+    return {"act": "run", "argv": ["rm", str(path)], "timeout": 10.0}
+
+
+def test_do_then_undo_in_reverse(tmp_path: Path) -> None:
+    """Each undo runs, last first: the second's undo would fail in any other order."""
+    directory, file = tmp_path / "d", tmp_path / "d" / "f"
+    make = {"act": "run", "argv": ["mkdir", str(directory)], "timeout": 10.0}
+    drop = {"act": "run", "argv": ["rmdir", str(directory)], "timeout": 10.0}
+    procedure = [_op("a", [make], [drop]), _op("b", [_touch(file)], [_remove(file)])]
+    executor = _executor(tmp_path)
+    executor.do(procedure)
+    assert file.exists()
+    assert executor.undo(procedure) == []
+    assert not directory.exists()
+
+
+def test_failure_names_the_step_and_its_output(tmp_path: Path) -> None:
+    """The error has the title, the command, the status and what it said."""
+    broken = {"act": "run", "argv": ["ls", str(tmp_path / "absent")], "timeout": 10.0}
+    executor = _executor(tmp_path)
+    with pytest.raises(OperationFailed) as caught:
+        executor.do([_op("look", [broken], [])])
+    assert caught.value.operation == "c:look"
+    assert "status 2" in str(caught.value) and "absent" in str(caught.value)
+
+
+def test_an_undo_that_fails_does_not_keep_the_others(tmp_path: Path) -> None:
+    """The failure is reported, and the operations before it are undone all the same."""
+    first, second = tmp_path / "1", tmp_path / "2"
+    procedure = [
+        _op("a", [_touch(first)], [_remove(first)]),
+        _op("b", [_touch(second)], [_remove(tmp_path / "never-there")]),
+    ]
+    executor = _executor(tmp_path)
+    executor.do(procedure)
+    failures = executor.undo(procedure)
+    assert [failure["title"] for failure in failures] == ["b"]
+    assert not first.exists() and second.exists()
+
+
+def test_undo_from_a_new_process_after_the_intent(tmp_path: Path) -> None:
+    """A swap whose ``done`` was never written is undone if it happened, left alone if not."""
+    for happened in (True, False):
+        folder = tmp_path / str(happened)
+        folder.mkdir()
+        live, beside = folder / "live", folder / "beside"
+        live.mkdir()
+        (live / "old").touch()
+        beside.mkdir()
+        (beside / "new").touch()
+        pair = {"live": str(live), "beside": str(beside)}
+        procedure = [_op("swap", [{"act": "swap", **pair}], [{"act": "swap_back", **pair}])]
+        journal = Journal(str(folder / "journal"), lambda: 0.0)
+        executor = Executor(journal, System(), lambda event: None, lambda component: None)
+        facts = executor._facts(procedure[0])
+        journal.append("intent", operation=0, id="c:swap", facts=facts)
+        if happened:
+            os.rename(str(live), str(folder / "tmp"))
+            os.rename(str(beside), str(live))
+            os.rename(str(folder / "tmp"), str(beside))
+        journal.close()
+        assert _executor(folder).undo(procedure) == []
+        assert (live / "old").exists() and (beside / "new").exists()
+
+
+def test_undo_twice_is_undo_once(tmp_path: Path) -> None:
+    """What is undone stays undone and is not undone again."""
+    file = tmp_path / "f"
+    procedure = [_op("a", [_touch(file)], [_remove(file)])]
+    executor = _executor(tmp_path)
+    executor.do(procedure)
+    assert executor.undo(procedure) == []
+    assert executor.undo(procedure) == []
+
+
+def test_swap_of_a_first_deploy(tmp_path: Path) -> None:
+    """Where nothing was live the swap is a rename, and the undo leaves nothing live."""
+    live, beside = tmp_path / "live", tmp_path / "beside"
+    beside.mkdir()
+    pair = {"live": str(live), "beside": str(beside)}
+    procedure = [_op("swap", [{"act": "swap", **pair}], [{"act": "swap_back", **pair}])]
+    executor = _executor(tmp_path)
+    executor.do(procedure)
+    assert live.is_dir() and not beside.exists()
+    assert executor.undo(procedure) == []
+    assert beside.is_dir() and not live.exists()
+
+
+def test_swap_back_refuses_strangers(tmp_path: Path) -> None:
+    """If somebody replaced both trees meanwhile, nothing is moved and it says so."""
+    live, beside = tmp_path / "live", tmp_path / "beside"
+    live.mkdir()
+    beside.mkdir()
+    pair = {"live": str(live), "beside": str(beside)}
+    procedure = [_op("swap", [{"act": "swap", **pair}], [{"act": "swap_back", **pair}])]
+    executor = _executor(tmp_path)
+    executor.do(procedure)
+    live.rename(tmp_path / "x")
+    beside.rename(tmp_path / "y")
+    live.mkdir()
+    beside.mkdir()
+    (failure,) = executor.undo(procedure)
+    assert "somebody moved them" in failure["message"]
+
+
+def test_carry_moves_and_brings_back(tmp_path: Path) -> None:
+    """Kept paths go over by rename, come back with what was written meanwhile, times as before."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    (old / "data" / "uploads").mkdir(parents=True)
+    (old / "data" / "uploads" / "a").write_text("before")
+    (old / ".env").write_text("SECRET=1")
+    (old / "data" / "code").write_text("release")
+    (new / "data").mkdir(parents=True)
+    os.utime(str(old / "data"), ns=(10**18, 10**18))
+    os.utime(str(old), ns=(10**18 + 5, 10**18 + 5))
+    patterns = ["data/uploads/", ".env", "*.sqlite3"]
+    procedure = [
+        _op(
+            "keep",
+            [{"act": "carry", "source": str(old), "target": str(new), "patterns": patterns}],
+            [{"act": "carry", "source": str(new), "target": str(old), "patterns": patterns}],
+        )
+    ]
+    executor = _executor(tmp_path)
+    executor.do(procedure)
+    assert (new / "data" / "uploads" / "a").read_text() == "before"
+    assert not (old / ".env").exists() and (old / "data" / "code").exists()
+    (new / "data" / "uploads" / "b").write_text("written during the trial")
+    (new / "db.sqlite3").write_text("made during the trial")
+    assert executor.undo(procedure) == []
+    assert (old / "data" / "uploads" / "b").read_text() == "written during the trial"
+    assert (old / "db.sqlite3").exists() and (old / ".env").read_text() == "SECRET=1"
+    assert os.stat(str(old / "data")).st_mtime_ns == 10**18
+
+
+def test_carry_can_be_repeated(tmp_path: Path) -> None:
+    """After a crash half-way the same carry finishes the rest."""
+    source, target = tmp_path / "s", tmp_path / "t"
+    source.mkdir()
+    target.mkdir()
+    for name in ("a.db", "b.db"):
+        (source / name).write_text(name)
+    os.rename(str(source / "a.db"), str(target / "a.db"))
+    assert carry(str(source), str(target), ["*.db"], {}) == ["b.db"]
+    assert sorted(os.listdir(str(target))) == ["a.db", "b.db"]
+
+
+def test_matches_are_outermost(tmp_path: Path) -> None:
+    """A match below another match is not moved a second time."""
+    (tmp_path / "up" / "sub").mkdir(parents=True)
+    (tmp_path / "up" / "sub" / "f.db").touch()
+    assert matches(str(tmp_path), ["up/", "**/*.db"]) == ["up"]
+
+
+def test_timeout_uses_the_kill_and_tries_again(tmp_path: Path) -> None:
+    """A stop that hangs is killed as the procedure says, and then it works."""
+    flag = tmp_path / "killed"
+    hangs = ["sh", "-c", 'test -e "$1" || exec sleep 30', "sh", str(flag)]
+    action = {"act": "run", "argv": hangs, "timeout": 0.3, "on_timeout": ["touch", str(flag)]}
+    _executor(tmp_path).do([_op("stop", [action], [])])
+    assert flag.exists()

@@ -1,0 +1,66 @@
+"""The decisions are pure: every combination that matters is a row here."""
+
+from __future__ import annotations
+
+import pytest
+
+from deployguard.errors import ExitCode
+from deployguard.rollout import decide
+from deployguard.rollout.outcome import HostOutcome
+from deployguard.rollout.recovery import decision_for
+
+
+@pytest.mark.parametrize(
+    ("batch", "failed", "allowed", "verdict"),
+    [
+        (["a", "b"], [], 0.0, "go_on"),
+        (["a", "b"], ["a"], 0.0, "abort"),
+        (["a", "b"], ["a"], 50.0, "go_on"),
+        (["a", "b"], ["a"], 49.0, "abort"),
+        (["a"], ["a"], 100.0, "go_on"),
+    ],
+)
+def test_after_batch(batch: list[str], failed: list[str], allowed: float, verdict: str) -> None:
+    """The percentage must be exceeded, not equalled."""
+    assert decide.after_batch(batch, failed, allowed) == verdict
+
+
+def _host(state: str, *, proven: bool = True) -> HostOutcome:
+    return HostOutcome("h", state, verified=proven, healthy=proven)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "code"),
+    [
+        ([_host("committed")], ExitCode.COMMITTED),
+        ([_host("committed"), _host("restored")], ExitCode.ROLLED_BACK),
+        ([_host("restored"), _host("aborted"), _host("unreachable")], ExitCode.ROLLED_BACK),
+        ([_host("restored", proven=False)], ExitCode.NEEDS_PERSON),
+        ([_host("restored"), _host("stuck")], ExitCode.NEEDS_PERSON),
+        ([_host("restored"), _host("lost")], ExitCode.NEEDS_PERSON),
+        ([_host("committed"), _host("prepared")], ExitCode.INTERRUPTED),
+        ([_host("prepared"), _host("stuck")], ExitCode.NEEDS_PERSON),
+    ],
+)
+def test_exit_code(hosts: list[HostOutcome], code: ExitCode) -> None:
+    """The worst that is true of any host is what the command says."""
+    assert decide.exit_code(hosts) == code
+
+
+@pytest.mark.parametrize(
+    ("recorded", "states", "unreachable", "decision"),
+    [
+        ("commit", {"a": "prepared"}, [], "commit"),
+        ("abort", {"a": "prepared"}, [], "abort"),
+        (None, {"a": "prepared", "b": "committed"}, ["c"], "commit"),
+        (None, {"a": "prepared", "b": "restored"}, ["c"], "abort"),
+        (None, {"a": "prepared"}, [], "abort"),
+        (None, {"a": "prepared"}, ["b"], "in_doubt"),
+        (None, {"a": "switched"}, [], "abort"),
+    ],
+)
+def test_recovery_decision(
+    recorded: str | None, states: dict[str, str], unreachable: list[str], decision: str
+) -> None:
+    """A record stands; a commit anywhere is a commit; silence with everybody there is an abort."""
+    assert decision_for(recorded, states, unreachable) == decision
