@@ -14,7 +14,6 @@ A deploy script is five lines::
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from collections.abc import Mapping
 from os import PathLike
@@ -23,9 +22,8 @@ from typing import Any
 from deployguard.errors import UsageError
 from deployguard.plan.model import Host, Plan
 from deployguard.report import reporting
-from deployguard.rollout import deployment, recovery
+from deployguard.rollout import deployment, inspection, recovery
 from deployguard.rollout.outcome import Listener, Outcome
-from deployguard.rollout import preview as look
 from deployguard.rollout.preview import Preview
 from deployguard.store.journal import SqliteJournal
 from deployguard.transport import registry
@@ -103,7 +101,8 @@ def _transact(
             },
             [member.name for member in run.members],
         )
-        forensics = reporting.Forensics(plan, run.version, run.started_at, len(run.members))
+        names = [member.name for member in run.members]
+        forensics = reporting.Forensics(plan, run.version, run.started_at, names)
         try:
             outcome = deployment.deploy(run, journal, forensics.save)
         except UsageError as error:
@@ -122,8 +121,7 @@ def preview(
 ) -> Preview:
     """What :func:`apply` would do, from the hosts' real state, changing nothing."""
     with deployment.Run(plan, connect=_connect, listen=listen) as run:
-        failures = deployment.inspect_only(run)
-        return look.preview(run.context, run.members, failures)
+        return inspection.preview(run, inspection.inspect(run))
 
 
 def recover(
@@ -153,8 +151,3 @@ def _connect(name: str, host: Host) -> Session:
     if host.address is None:
         host = host.model_copy(update={"address": name})
     return registry.connect(name, host)
-
-
-def with_report(outcome: Outcome, **changes: Any) -> Outcome:
-    """The outcome with what the reports added."""
-    return dataclasses.replace(outcome, **changes)

@@ -156,7 +156,9 @@ class _Reader:
         if path is None:
             return
         if path == ROOT and not member.isdir():
-            self.problems.append(f"{member.name!r}: the top of the tree must be a directory")
+            # Stripped of all its name, a file is left out; `tar` does the same.
+            if not self._strip:
+                self.problems.append(f"{member.name!r}: the top of the tree must be a directory")
             return
         entry = self._entry(archive, member, path)
         if entry is not None:

@@ -2,9 +2,11 @@
 
 A driver turns a component and what was observed of it into operations, and does nothing else: it
 MUST be pure, it MUST give every operation that changes something the undo that brings back what was
-observed, and it MUST NOT compose shell. What it needs to know of the host it asks for as data, in
-:meth:`Driver.observe`; the host program asks the questions, before anything is touched, and asks
-them again after a restore.
+observed, and it MUST NOT compose shell. An undo MUST bear being run twice, and being run where its
+operation failed half-way or never ran: after a power cut a restore begins anew. What a driver needs
+to know of the host it asks for as data, in :meth:`Driver.observe`; the host program asks the
+questions, before anything is touched, and asks them again after a restore. ``docs/drivers.md``
+tells the whole contract, :mod:`deployguard.testing.conformance` tests it.
 """
 
 from __future__ import annotations
@@ -104,7 +106,10 @@ class Driver(Protocol):
 def operation(
     component: str, name: str, title: str, do: Sequence[Action], undo: Sequence[Action]
 ) -> Operation:
-    """An operation as the host program runs it; ids are unique within a procedure."""
+    """An operation as the host program runs it; ids are unique within a procedure.
+
+    :mod:`deployguard.onhost.operations` has the table of the actions.
+    """
     return {
         "id": f"{component}:{name}",
         "component": component,
@@ -122,8 +127,9 @@ def run(
     cwd: str | None = None,
     ok: Sequence[int] | None = (0,),
     on_timeout: Sequence[str] | None = None,
+    until: float | None = None,
 ) -> Action:
-    """A command. ``ok=None`` accepts any exit status."""
+    """A command. ``ok=None`` accepts any exit status; ``until`` repeats it for so many seconds."""
     action: Action = {"act": "run", "argv": list(argv), "timeout": timeout}
     if env:
         action["env"] = dict(env)
@@ -132,6 +138,8 @@ def run(
     action["ok"] = list(range(256)) if ok is None else list(ok)
     if on_timeout is not None:
         action["on_timeout"] = list(on_timeout)
+    if until is not None:
+        action["until"] = until
     return action
 
 

@@ -1,11 +1,18 @@
-"""A service of any kind, driven by the user's own start, stop and status commands."""
+"""A service of any kind, driven by the user's own start, stop and status commands.
+
+What ``start`` and ``stop`` answer differs from program to program when there is nothing to do, and
+some come back before the deed is done. So an undo believes ``status`` alone.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from deployguard.drivers.base import Observation, Site, Steps, operation, run
+from deployguard.drivers.base import Action, Observation, Site, Steps, operation, run
 from deployguard.plan.model import CommandService, Component, ManagedFile
+
+ANY = list(range(256))
 
 
 class CommandDriver:
@@ -30,14 +37,21 @@ class CommandDriver:
 
     def steps(self, name: str, component: Component, site: Site, observed: Observation) -> Steps:
         service = _service(component)
-        start = run(service.start, env=service.env, timeout=service.timeout)
-        stop = run(service.stop, env=service.env, timeout=service.timeout)
+        start = self._run(service, service.start)
+        stop = self._run(service, service.stop)
+        up = {**self._run(service, service.status), "until": service.timeout}
+        down = {**up, "ok": list(range(1, 256))}
         stopping = []
         if self.running(observed):
-            stopping.append(operation(name, "stop", f"stop {name}", [stop], [start]))
-        return Steps(
-            stop=stopping, start=[operation(name, "start", f"start {name}", [start], [stop])]
+            again = [{**start, "ok": ANY}, up]
+            stopping.append(operation(name, "stop", f"stop {name}", [stop, down], again))
+        starting = operation(
+            name, "start", f"start {name}", [start], [{**stop, "ok": ANY}, down]
         )
+        return Steps(stop=stopping, start=[starting])
+
+    def _run(self, service: CommandService, argv: Sequence[str]) -> Action:
+        return run(argv, env=service.env, timeout=service.timeout)
 
     def process_probe(self, component: Component, site: Site) -> dict[str, Any]:
         service = _service(component)

@@ -87,13 +87,13 @@ def _tasks(tasks: Sequence[Task], at: str, sites: Mapping[str, Site]) -> list[Op
         undo = []
         if task.undo is not None:
             undo = [run(task.undo, env=task.env, cwd=directory, timeout=task.timeout)]
-        operations.append(
-            operation(
-                "task",
-                task.name,
-                f"run {task.name}",
-                [run(task.run, env=task.env, cwd=directory, timeout=task.timeout)],
-                undo,
-            )
+        step = operation(
+            "task",
+            task.name,
+            f"run {task.name}",
+            [run(task.run, env=task.env, cwd=directory, timeout=task.timeout)],
+            undo,
         )
+        # Unlike a driver's, nobody promises that a second time does no harm.
+        operations.append({**step, "undo_once": True})
     return operations

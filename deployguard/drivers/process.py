@@ -49,7 +49,11 @@ class ProcessDriver:
         )
 
     def process_probe(self, component: Component, site: Site) -> dict[str, Any]:
-        return {"driver": "process", "pid_file": f"{site.service_stem}.pid"}
+        return {
+            "driver": "process",
+            "pid_file": f"{site.service_stem}.pid",
+            "log": f"{site.service_stem}.log",
+        }
 
     def running(self, observed: Observation) -> bool:
         return bool(observed.get("process", {}).get("running"))

@@ -38,7 +38,9 @@ class SystemdDriver:
 
     def files(self, component: Component) -> dict[str, ManagedFile]:
         service = _service(component)
-        directory = PurePosixPath("/etc/systemd/system")
+        # The host program knows whose home it is.
+        user = service.scope == "user"
+        directory = PurePosixPath("~/.config/systemd/user" if user else "/etc/systemd/system")
         files: dict[str, ManagedFile] = {}
         if service.unit_file is not None:
             files[str(directory / service.unit)] = _file(service.unit_file)

@@ -24,6 +24,7 @@ import os
 import re
 import tarfile
 import threading
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -39,7 +40,7 @@ MAX_BYTES = 256 * 1024 * 1024
 _MAX_NAME = 200
 _MAX_DEPTH = 40
 _PIECE = 64 * 1024
-_UNSAFE = re.compile(r"[^A-Za-z0-9._+@=,~ -]|^[.-]|[. ]$")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._+@=,~ -]|^-|^ |[. ]$")
 _RESERVED = frozenset({METADATA, SUMS})
 
 
@@ -50,7 +51,7 @@ class Folder:
         self.path = path
         self._redactor = redactor
         self._lock = threading.Lock()
-        self._hosts = {host: path for host in hosts}
+        self._hosts = dict.fromkeys(hosts, path)
         if len(hosts) > 1:
             names = _Names()
             self._hosts = {host: path / names.give(host, "") for host in hosts}
@@ -132,7 +133,7 @@ class _Names:
             base = safe_name(name)
             chosen, number = base, 1
             # Without regard to case: the folder may be unpacked where that makes no difference.
-            while (folder, chosen.lower()) in self._taken or chosen in _RESERVED:
+            while (folder, chosen.lower()) in self._taken or (not folder and chosen in _RESERVED):
                 number += 1
                 chosen = f"{base}~{number}"
             self._taken.add((folder, chosen.lower()))
@@ -147,35 +148,35 @@ class _Unpacking:
         self._root = root
         self._redactor = redactor
         self._names = _Names()
-        self._room = MAX_BYTES
         self._problems: list[str] = []
 
     def run(self, pieces: Iterable[bytes]) -> list[str]:
-        source: Any = _Pieces(iter(pieces))
+        source: Any = _Gunzip(iter(pieces), MAX_BYTES)
         try:
-            with tarfile.open(fileobj=source, mode="r|gz") as archive:
-                for count, member in enumerate(archive):
-                    if count >= MAX_FILES or self._room <= 0:
-                        self._problems.append("the bundle is larger than allowed; the rest is lost")
-                        break
+            with tarfile.open(fileobj=source, mode="r|") as archive:
+                for count, member in enumerate(archive, start=1):
                     self._take(archive, member)
-        except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-            self._problems.append(f"the bundle broke off: {type(error).__name__}: {error}")
+                    if count >= MAX_FILES:
+                        raise ValueError(f"more than {MAX_FILES} files")
+        except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
+            self._problems.append(f"the bundle broke off: {error}")
         return self._problems
 
     def _take(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        if not member.isfile():
-            return
-        path = self._path(member.name)
-        content = archive.extractfile(member)
+        # Sparse files are small in the bundle and of any size on the disk.
+        path = self._path(member.name) if member.isfile() and not member.issparse() else None
+        content = archive.extractfile(member) if path is not None else None
         if path is None or content is None:
-            self._problems.append(f"left out, not a name for a file: {member.name[:200]!r}")
+            self._problems.append(f"left out, not a plain file: {member.name[:200]!r}")
             return
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._copy(content, path)
-        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            self._folders(path.parent)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        except (FileExistsError, NotADirectoryError) as error:
             self._problems.append(f"left out: {member.name[:200]!r}: {error.strerror}")
+            return
+        with os.fdopen(descriptor, "wb") as target:
+            self._copy(content, target)
 
     def _path(self, name: str) -> Path | None:
         parts = name.split("/")
@@ -188,33 +189,50 @@ class _Unpacking:
             above += "/" + part
         return path
 
-    def _copy(self, content: IO[bytes], path: Path) -> None:
+    def _folders(self, folder: Path) -> None:
+        """Make the folders down to this one, each 0700."""
+        if folder != self._root and not folder.is_dir():
+            self._folders(folder.parent)
+            folder.mkdir(mode=0o700)
+
+    def _copy(self, content: IO[bytes], target: IO[bytes]) -> None:
         stream = self._redactor.stream()
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as target:
-            try:
-                while self._room > 0 and (piece := content.read(min(_PIECE, self._room))):
-                    self._room -= len(piece)
-                    target.write(stream.feed(piece))
-            finally:
-                target.write(stream.finish())
+        try:
+            while piece := content.read(_PIECE):
+                target.write(stream.feed(piece))
+        finally:
+            target.write(stream.finish())
 
 
-class _Pieces:
-    """Pieces of bytes as a file to read from."""
+class _Gunzip:
+    """Compressed pieces as a file to read from, up to a limit: a small bomb makes a large tar."""
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
+    def __init__(self, pieces: Iterator[bytes], limit: int) -> None:
         self._pieces = pieces
-        self._rest = b""
+        self._left = limit
+        self._unpacker = zlib.decompressobj(wbits=31)
+        self._ready = b""
 
     def read(self, count: int) -> bytes:
-        while len(self._rest) < count:
-            piece = next(self._pieces, None)
-            if piece is None:
+        out = []
+        while count > 0:
+            if not self._ready and not self._more():
                 break
-            self._rest += piece
-        taken, self._rest = self._rest[:count], self._rest[count:]
-        return taken
+            out.append(self._ready[:count])
+            self._ready = self._ready[count:]
+            count -= len(out[-1])
+        return b"".join(out)
+
+    def _more(self) -> bool:
+        while not self._ready:
+            piece = self._unpacker.unconsumed_tail or next(self._pieces, None)
+            if piece is None:
+                return False
+            self._ready = self._unpacker.decompress(piece, 1024 * 1024)
+            self._left -= len(self._ready)
+            if self._left < 0:
+                raise ValueError("larger than allowed")
+        return True
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -56,7 +56,8 @@ def verify(folder: Path, expected: str | None = None) -> list[str]:
 def _line(digest: str, name: str) -> str:
     """As GNU sha256sum writes it: a name with a line break is escaped, and marked."""
     escaped = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-    return f"{'\\' if escaped != name else ''}{digest}  {escaped}\n"
+    mark = "\\" if escaped != name else ""
+    return f"{mark}{digest}  {escaped}\n"
 
 
 def _parse(line: str) -> tuple[str, str]:

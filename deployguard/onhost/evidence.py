@@ -46,7 +46,7 @@ class CollectorData(_CollectorBase, total=False):
     ``command``
         ``argv``, ``env`` and ``cwd``: what it prints, stdout before stderr.
     ``journal``
-        Of ``unit`` in ``scope``, or of the kernel with ``kernel``: from the mark on.
+        Of ``unit`` in ``scope``, or of the kernel with ``kernel``: from the mark on. ``env``.
     ``tail``
         The file ``path`` from the mark on.
     ``file``
@@ -90,17 +90,19 @@ def mark(collectors: Sequence[CollectorData], system: System) -> Dict[str, Dict[
         if collector["kind"] == "journal":
             scope = collector.get("scope", "system")
             if scope not in cursors:
-                cursors[scope] = journal_cursor(system, scope)
+                cursors[scope] = journal_cursor(system, scope, collector.get("env"))
             marks[collector["id"]] = {"cursor": cursors[scope], "since": system.now()}
         elif collector["kind"] == "tail":
             marks[collector["id"]] = _end_of_file(collector["path"])
     return marks
 
 
-def journal_cursor(system: System, scope: str = "system") -> Optional[str]:
+def journal_cursor(
+    system: System, scope: str = "system", env: Optional[Dict[str, str]] = None
+) -> Optional[str]:
     """The cursor of the journal's newest entry, or ``None`` where there is no journal to read."""
     argv = [*_journalctl(scope), "--lines=1", "--output=json", "--output-fields=PRIORITY"]
-    result = system.run(argv, timeout=5.0, max_output=65536)
+    result = system.run(argv, env=env, timeout=5.0, max_output=65536)
     try:
         cursor = json.loads(result.stdout)["__CURSOR"]
     except (ValueError, KeyError, TypeError):

@@ -60,9 +60,10 @@ def watch(
     healthy and ``stopped``.
 
     An item of ``checks``: ``id``, ``component``, ``layer`` (the kind), ``name``, ``critical``,
-    ``required`` (its failure makes the whole unhealthy), ``state``, ``message``, ``observed`` and
-    ``final`` of the last look, ``samples``, ``restarts``, ``first_healthy_at`` (UTC seconds) and
-    ``first_healthy_after`` (seconds from the start), both ``None`` if it never was.
+    ``required`` (its failure makes the whole unhealthy), ``settled`` (or the watch ended before it
+    was), ``state``, ``message``, ``observed`` and ``final`` of the last look, ``samples``,
+    ``restarts``, ``first_healthy_at`` (UTC seconds) and ``first_healthy_after`` (seconds from the
+    start), both ``None`` if it never was.
     """
     started = system.monotonic()
     before = {entry["id"]: entry for entry in (baseline or {}).get("checks", [])}
@@ -188,6 +189,7 @@ class _Watched:
             "required": self.required,
             "state": state,
             "message": message,
+            "settled": self.verdict is not None,
             "final": last is not None and last["final"],
             "observed": {} if last is None else last["observed"],
             "samples": self.looks,
@@ -232,7 +234,7 @@ class _Watcher:
             call = functools.partial(probes.sample, one.check, self._system)
             self._lanes.start(one.check["id"], call)
         else:
-            waited = one.timeout if one.given_up else now - one.begun
+            waited = 0.0 if one.given_up else now - one.begun
             one.given_up = True
             self._take(one, probes.no_answer(one.check, self._system, waited), now)
 

@@ -10,7 +10,15 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from deployguard.onhost import operations, staging
 from deployguard.onhost.places import NotManageable, Placement, State, beside_file, place, read_json
 from deployguard.onhost.system import System
-from deployguard.onhost.tree import DRIFT_FIELDS, Manifest, Patterns, StatCache, compare, scan
+from deployguard.onhost.tree import (
+    DRIFT_FIELDS,
+    Entry,
+    Manifest,
+    Patterns,
+    StatCache,
+    compare,
+    scan,
+)
 
 #: Kept free for the rescue, beside what the new tree needs.
 RESERVE_BYTES = 8 * 1024 * 1024
@@ -61,18 +69,22 @@ def look(
     view = View(target, place(target, transaction))
     view.record = live_record(state, target["path"])
     root = view.placement.root
+    skip = skip_patterns(target)
     if target["source"]["kind"] == "history":
         manifest = _from_history(view, target["source"]["version"])
+    else:
+        target["files"] = [
+            dict(file, path=os.path.expanduser(file["path"])) for file in target["files"]
+        ]
     assert manifest is not None
     if root is not None:
         cache_file = os.path.join(state.live(target["path"]), "stat.cache")
         if os.path.exists(cache_file):
             with open(cache_file, "rb") as file:
                 view.cache = StatCache.from_bytes(file.read())
-        view.before = scan(root, cache=view.cache)
-    view.wanted = _without_kept(manifest, target, root)
+        view.before = scan(root, skip=skip, cache=view.cache)
+    view.wanted = _without_kept(manifest, target, root, view.before)
     _demand_shared(target)
-    skip = skip_patterns(target)
     result: Dict[str, Any] = {
         "live": _live_words(view),
         "placement": view.placement._asdict(),
@@ -114,7 +126,7 @@ def _from_history(view: View, version: str) -> Manifest:
     record = view.record or {}
     for older in record.get("previous", []):
         if older["version"] == version and os.path.isdir(older["tree"]):
-            view.target["files_from"] = older
+            view.target["files"] = _files_then(view.target["files"], older["files"])
             return load_manifest(older["manifest"])
     there = ", ".join(older["version"] for older in record.get("previous", [])) or "none"
     raise NotManageable(
@@ -123,18 +135,59 @@ def _from_history(view: View, version: str) -> Manifest:
     )
 
 
-def _without_kept(manifest: Manifest, target: Target, root: Optional[str]) -> Manifest:
-    """The new tree without what the host keeps: the live one wins over the release's default."""
-    if root is None or not target["keep"]:
+def _files_then(
+    files: Sequence[Dict[str, Any]], then: Sequence[Dict[str, Any]]
+) -> List[Dict[str, Any]]:
+    """The managed files as they were with an older version; what is not known of then stays."""
+    older = {file["path"]: file for file in then}
+    found = []
+    for file in files:
+        path = os.path.expanduser(file["path"])
+        was = older.get(path)
+        if was is None or (was["exists"] and "content" not in was):
+            continue
+        if was["exists"]:
+            found.append(dict(file, **was))
+        elif os.path.lexists(path):
+            found.append(dict(file, path=path, absent=True))
+    return found
+
+
+def _without_kept(
+    manifest: Manifest, target: Target, root: Optional[str], before: Optional[Manifest]
+) -> Manifest:
+    """The new tree without what the host keeps: the live one wins over the release's default.
+
+    The directories that lead to it belong to the new tree, whether the release has them or not.
+    """
+    if root is None or before is None or not target["keep"]:
         return manifest
     kept = operations.matches(root, target["keep"])
-    if not kept:
-        return manifest
-    return Manifest(
-        entry
+    entries = {
+        entry.path: entry
         for entry in manifest
         if not any(entry.path == path or entry.path.startswith(path + "/") for path in kept)
-    )
+    }
+    for path in kept:
+        if os.path.ismount(os.path.join(root, path)):
+            raise NotManageable(
+                "%s/%s is a mount point and cannot be moved" % (root, path),
+                "mount it elsewhere and link to it, or use layout: releases with `shared`",
+            )
+        parts = path.split("/")
+        for parent in ("/".join(parts[:depth]) for depth in range(1, len(parts))):
+            if os.path.islink(os.path.join(root, parent)):
+                raise NotManageable(
+                    "%s/%s is a symbolic link, and %s is behind it" % (root, parent, path),
+                    "what lies behind a link is not in the tree; take it out of `keep`",
+                )
+            live = before.get(parent) or Entry(parent, "d", mode=0o755)
+            if entries.setdefault(parent, live).kind != "d":
+                raise NotManageable(
+                    "%s in the release is in the way of %s, which is kept" % (parent, path),
+                    "take it out of the release, or out of `keep`",
+                )
+    return Manifest(entries.values())
 
 
 def _live_words(view: View) -> Dict[str, Any]:
@@ -218,6 +271,8 @@ def _file_state(file: Dict[str, Any], transaction: str) -> Dict[str, Any]:
         info = os.lstat(path)
     except FileNotFoundError:
         return dict(state, change="added")
+    if file.get("absent"):
+        return dict(state, change="removed")
     if not stat.S_ISREG(info.st_mode):
         raise NotManageable("%s is not a plain file" % path, "a managed file is a plain file")
     same = file_entry(path)["digest"] == file["digest"]

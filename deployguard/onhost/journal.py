@@ -39,7 +39,14 @@ class Journal:
         self._unsynced.append(encode(record))
         self.records.append(record)
         if sync:
-            self.flush()
+            try:
+                self.flush()
+            except OSError:
+                # On a full disk: what could not be written must not be written later, when the
+                # caller has long taken another way.
+                self.records.pop()
+                self._unsynced.pop()
+                raise
         return record
 
     def enter(self, event: str, kind: str, **fields: Any) -> Record:

@@ -3,7 +3,8 @@
 A lock is a small file that names its transaction, owner and time. It holds as long as the
 transaction is unfinished, whether its process lives or not: an unfinished switch needs its rescue
 before anything else happens there. A transaction that is finished, or that died before it touched
-anything, loses its lock to the next one. Paths that contain each other are the same path here.
+anything, loses its lock to the next one, which first clears up after it. Paths that contain each
+other are the same path here.
 
 A process that works on a transaction holds an flock on the ``alive`` file in its folder; the
 kernel lets go of it however the process ends.
@@ -15,8 +16,6 @@ import fcntl
 import os
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
-from deployguard.onhost import machine
-from deployguard.onhost.journal import Journal
 from deployguard.onhost.places import State, read_json, write_json
 
 
@@ -35,13 +34,12 @@ def acquire(
     state: State,
     paths: Sequence[str],
     claim: Dict[str, Any],
-    clear: Callable[[str], None],
-    clock: Callable[[], float],
+    bury: Callable[[str], bool],
 ) -> None:
     """Lock all ``paths`` for ``claim["transaction"]``, or none of them.
 
-    ``clear`` is called with the id of a dead transaction that touched nothing, to drop what it
-    staged. Raises :class:`PathLocked`.
+    ``bury`` is called with the id of a transaction in the way. It settles one that is finished or
+    dead, and answers whether its lock may be taken. Raises :class:`PathLocked`.
     """
     guard = os.open(
         os.path.join(state.root, "locks", ".guard"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
@@ -53,11 +51,8 @@ def acquire(
                 continue
             if not any(_overlap(path, str(holder.get("path", ""))) for path in paths):
                 continue
-            dead = stale(state, str(holder.get("transaction")), clock)
-            if dead is None:
+            if not bury(str(holder["transaction"])):
                 raise PathLocked(holder)
-            if dead in machine.UNTOUCHED:
-                clear(str(holder["transaction"]))
             release(state, str(holder["path"]), str(holder["transaction"]))
         for path in paths:
             write_json(state.lock(path), dict(claim, path=path))
@@ -89,17 +84,6 @@ def held(state: State) -> List[Dict[str, Any]]:
     return records
 
 
-def stale(state: State, transaction: str, clock: Callable[[], float]) -> Optional[str]:
-    """The state a lock's transaction ended in, if the lock no longer counts; else ``None``."""
-    folder = state.transaction(transaction)
-    journal = Journal(os.path.join(folder, "journal"), clock)
-    if journal.state in machine.TERMINAL:
-        return journal.state
-    if journal.state in machine.UNTOUCHED and not alive(folder):
-        return journal.state
-    return None
-
-
 def keep_alive(folder: str) -> Optional[int]:
     """Take the ``alive`` lock of a transaction's folder; ``None`` when another process has it."""
     fd = os.open(os.path.join(folder, "alive"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -127,4 +111,6 @@ def alive(folder: str) -> bool:
 
 
 def _overlap(first: str, second: str) -> bool:
+    # Two names for one place, by way of a link above it, are one place.
+    first, second = os.path.realpath(first), os.path.realpath(second)
     return first == second or first.startswith(second + "/") or second.startswith(first + "/")

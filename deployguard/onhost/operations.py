@@ -6,18 +6,24 @@ procedure is in the journal before its first action runs. Around each operation 
 and ``done``. An undo walks the intents backwards. It never trusts ``done`` to tell whether a swap
 happened: it looks at the inodes, so a record lost in a power cut changes nothing.
 
+Every undo can be repeated, and is when a restore begins anew: a reboot has stopped what the first
+attempt started, and a swap that only works the second time must not happen under a running service.
+The undo of a plan's task may not bear that; its operation says ``undo_once``.
+
 Actions:
 
 ``run``
-    ``argv``, ``env``, ``cwd``, ``timeout``, ``ok`` (accepted statuses), ``on_timeout`` (an argv that
-    makes a second attempt possible, such as a kill).
+    ``argv``, ``env``, ``cwd``, ``timeout``, ``ok`` (accepted statuses), ``on_timeout`` (an argv
+    that makes a second attempt possible, such as a kill), ``until`` (seconds in which it is run
+    again and again until the status is an accepted one).
 ``swap`` / ``swap_back``
     ``live``, ``beside``: exchange two names in one step, and back. A name that is absent on one
     side makes it a plain rename.
 ``carry``
-    ``source``, ``target``, ``patterns``: move the paths that belong to the host from tree to tree.
+    ``source``, ``target``, ``patterns``: move the paths that belong to the host to the other tree.
 ``spawn`` / ``terminate``
-    A supervised program: ``argv``, ``env``, ``cwd``, ``log``, ``pid_file``; ``signal``, ``timeout``.
+    A supervised program: ``argv``, ``env``, ``cwd``, ``log``, ``pid_file``; ``signal`` and
+    ``timeout``.
 ``snapshot``
     ``component``: look at the live tree once more, now that its service has stopped.
 """
@@ -40,6 +46,9 @@ Operation = Dict[str, Any]
 Facts = Dict[str, Any]
 
 OUTPUT_TAIL = 2000
+
+#: Between two runs of a command that is asked until it gives the right answer.
+_AGAIN = 0.1
 
 
 class OperationFailed(Exception):
@@ -89,14 +98,16 @@ class Executor:
     def undo(self, procedure: Sequence[Operation]) -> List[Dict[str, str]]:
         """Undo, last first, every operation that was begun; the failures are returned.
 
-        A step that fails does not keep the others from being undone.
+        A step that fails does not keep the others from being undone. A second call undoes all of it
+        again, but for what says ``undo_once`` and is undone.
         """
         begun = {record["operation"]: record["facts"] for record in self._journal.all("intent")}
         undone = {record["operation"] for record in self._journal.all("undone")}
         failures: List[Dict[str, str]] = []
         for index in sorted(begun, reverse=True):
             operation = procedure[index]
-            if index in undone:
+            once = bool(operation.get("undo_once"))
+            if once and index in undone:
                 continue
             self._emit({"operation": "undo " + operation["title"], "status": "started"})
             try:
@@ -108,7 +119,7 @@ class Executor:
                 )
                 self._journal.append("undo_failed", operation=index, message=str(error))
                 continue
-            self._journal.append("undone", sync=False, operation=index)
+            self._journal.append("undone", sync=once, operation=index)
         self._journal.flush()
         return failures
 
@@ -120,9 +131,12 @@ class Executor:
                 pair = [_identity(action["live"]), _identity(action["beside"])]
                 facts.setdefault("swaps", {})[action["live"]] = pair
             elif action["act"] == "carry":
-                facts.setdefault("directories", {})[action["source"]] = _directory_times(
-                    action["source"], action["patterns"]
-                )
+                source, patterns = action["source"], action["patterns"]
+                facts.setdefault("directories", {})[source] = _directory_times(source, patterns)
+                facts.setdefault("kept", {})[source] = {
+                    path: _identity(os.path.join(source, path))
+                    for path in matches(source, patterns)
+                }
         return facts
 
     def _perform(self, action: Action, facts: Facts) -> None:
@@ -135,7 +149,8 @@ class Executor:
             swap_back(action["live"], action["beside"], facts["swaps"][action["live"]])
         elif kind == "carry":
             times = facts.get("directories", {}).get(action["target"], {})
-            carry(action["source"], action["target"], action["patterns"], times)
+            originals = facts.get("kept", {}).get(action["target"], {})
+            carry(action["source"], action["target"], action["patterns"], times, originals)
         elif kind == "spawn":
             self._spawn(action)
         elif kind == "terminate":
@@ -146,9 +161,16 @@ class Executor:
             raise ActionError("unknown action %r" % kind)
 
     def _run(self, action: Action) -> None:
+        deadline = self._system.monotonic() + action.get("until", 0.0)
         result = self._attempt(action)
         if result.timed_out and action.get("on_timeout"):
-            self._system.run(action["on_timeout"], timeout=action.get("timeout", 60.0))
+            timeout = action.get("timeout", 60.0)
+            self._system.run(action["on_timeout"], env=action.get("env"), timeout=timeout)
+            result = self._attempt(action)
+        while (
+            result.timed_out or result.status not in action.get("ok", (0,))
+        ) and self._system.monotonic() < deadline:
+            self._system.sleep(_AGAIN)
             result = self._attempt(action)
         if result.timed_out:
             raise ActionError(
@@ -258,19 +280,27 @@ def _walk_matches(tree: str, prefix: str, patterns: Patterns, found: List[str]) 
 
 
 def carry(
-    source: str, target: str, patterns: Sequence[str], times: Dict[str, List[int]]
+    source: str,
+    target: str,
+    patterns: Sequence[str],
+    times: Dict[str, List[int]],
+    originals: Optional[Dict[str, Optional[List[int]]]] = None,
 ) -> List[str]:
     """Move what belongs to the host from one tree to the other, by rename.
 
     May be repeated after a crash at any point: what has arrived already is left alone. ``times``
     are modes and mtimes of directories of the target from before anything was moved out of it; they
-    are put back, because a moved entry changes the mtime of its directory.
+    are put back, because a moved entry changes the mtime of its directory. ``originals`` are the
+    inodes of what stood in the target before: where one still does it was never moved away, and
+    what the source has in its place is only the default that came with the release.
     """
     moved = []
     for path in matches(source, patterns):
         destination = os.path.join(target, path)
         _parents(source, target, path)
         if os.path.lexists(destination):
+            if originals and originals.get(path) == _identity(destination):
+                continue
             # The release brought an entry of the same name after it was staged: it makes way.
             durable.remove_tree(destination)
         durable.rename(os.path.join(source, path), destination)
@@ -319,7 +349,9 @@ def running(pid_file: str, system: System) -> Optional[int]:
         pid = int(identity["pid"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if system.process_start_time(pid) != identity.get("start_time"):
+    start_time = system.process_start_time(pid)
+    # A program that ended before its start time could be read has none on record either.
+    if start_time is None or start_time != identity.get("start_time"):
         return None
     return pid
 

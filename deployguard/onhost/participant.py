@@ -20,22 +20,23 @@ from deployguard.onhost import (
     machine,
     settlement,
     staging,
+    verification,
 )
 from deployguard.onhost.blobs import receive
 from deployguard.onhost.inspection import (
     View,
     file_entry,
-    load_manifest,
     look,
     observe,
     owner_of,
+    retained_trees,
     skip_patterns,
 )
 from deployguard.onhost.journal import Journal
 from deployguard.onhost.operations import Executor
-from deployguard.onhost.places import State, read_json, write_json
+from deployguard.onhost.places import State, beside_file, read_json, write_json
 from deployguard.onhost.system import System
-from deployguard.onhost.tree import Manifest, compare, scan
+from deployguard.onhost.tree import Manifest, scan
 
 #: Room set aside while there still is some, so that a restore can write its journal on a full disk.
 RESERVE_BYTES = 1024 * 1024
@@ -95,18 +96,29 @@ class Participant:
             "plan": args["plan"],
             "since": self._system.now(),
         }
+        journal = Journal(os.path.join(self.folder, "journal"), self._system.now)
+        fields = {k: args[k] for k in ("transaction", "epoch", "lease", "owner", "plan", "paths")}
         try:
-            locks.acquire(self._state, args["paths"], claim, self._clear_dead, self._system.now)
-        except locks.PathLocked as error:
-            self._leave()
-            durable.remove_tree(self.folder)
-            raise RequestError("locked", str(error), detail=error.holder) from error
-        self._journal = Journal(os.path.join(self.folder, "journal"), self._system.now)
+            locks.acquire(self._state, args["paths"], claim, self._bury)
+            journal.enter(machine.BEGIN, "begun", **fields)
+        except (locks.PathLocked, OSError) as error:
+            journal.close()
+            self._withdraw(args["paths"], identifier)
+            if isinstance(error, locks.PathLocked):
+                raise RequestError("locked", str(error), detail=error.holder) from error
+            raise
+        self._journal = journal
         self.epoch = int(args["epoch"])
         self.lease = float(args["lease"])
-        fields = {k: args[k] for k in ("transaction", "epoch", "lease", "owner", "plan", "paths")}
-        self._journal.enter(machine.BEGIN, "begun", **fields)
         return {"state": self.state}
+
+    def _withdraw(self, paths: Sequence[str], identifier: str) -> None:
+        """Leave no trace of a transaction that could not begin."""
+        for path in paths:
+            locks.release(self._state, path, identifier)
+        self._leave()
+        durable.remove_tree(self.folder)
+        self.folder = ""
 
     def adopt(self, args: Dict[str, Any]) -> Dict[str, Any]:
         """Take over a transaction of this host's memory, under a higher epoch."""
@@ -114,6 +126,8 @@ class Participant:
         if not os.path.isdir(folder):
             raise RequestError("state", "no transaction %s here" % args["transaction"])
         known = epoch_of(folder)
+        if known == 0:
+            raise RequestError("state", "transaction %s never began here" % args["transaction"])
         if int(args["epoch"]) <= known:
             raise RequestError(
                 "stale_epoch", "epoch %s is not above %d" % (args["epoch"], known), detail=known
@@ -123,6 +137,10 @@ class Participant:
         self.epoch = int(args["epoch"])
         self.folder = folder
         self._alive = self._wait_for(folder)
+        if epoch_of(folder) != self.epoch:
+            # Two takeovers at once: the one whose epoch stands goes on.
+            self._leave()
+            raise RequestError("stale_epoch", "another controller takes over just now")
         self._journal = Journal(os.path.join(folder, "journal"), self._system.now)
         begun = self._journal.last("begun")
         self.lease = float(begun["lease"]) if begun else self.lease
@@ -199,7 +217,8 @@ class Participant:
         views = [self._views[name] for name in args["components"]]
         files = self._files(views)
         beside = [view.placement.tree for view in views] + [f["beside"] for f in files]
-        directories = settlement.missing_directories(beside + [f["path"] for f in files])
+        shared = [path + "/." for view in views for path in _shared_directories(view)]
+        directories = settlement.missing_directories(beside + shared + [f["path"] for f in files])
         journal.append(
             "staging",
             targets=[_journalled(view.target) for view in views],
@@ -209,11 +228,12 @@ class Participant:
         )
         for directory in directories:
             durable.make_directory(directory, 0o755)
+        for view in views:
+            _own_shared(view, directories)
         durable.reserve(os.path.join(self.folder, "reserve"), RESERVE_BYTES)
         blobs = self._blob_store()
         still: Dict[str, int] = {}
         for view in views:
-            self._share(view)
             still.update(self._build(view, blobs))
         if still:
             raise RequestError(
@@ -235,9 +255,7 @@ class Participant:
         sources = []
         if place.root is not None and view.before is not None:
             sources.append((place.root, view.before))
-        for older in (view.record or {}).get("previous", []):
-            if os.path.isdir(older["tree"]) and os.path.exists(older["manifest"]):
-                sources.append((older["tree"], load_manifest(older["manifest"])))
+        sources += retained_trees(view.record)
         owner = owner_of(view.target, place.root)
         partial = place.tree + ".partial"
         missing = staging.build(
@@ -254,16 +272,6 @@ class Participant:
             os.symlink(place.link, place.beside)
         return {}
 
-    def _share(self, view: View) -> None:
-        """Make the shared directories that are not there yet; shared files were looked for."""
-        owner = owner_of(view.target, view.placement.root)
-        for path in view.target["shared"]:
-            directory = os.path.join(view.target["path"], "shared", path.rstrip("/"))
-            if path.endswith("/") and not os.path.lexists(directory):
-                durable.make_directory(directory, 0o755)
-                if owner is not None and os.geteuid() == 0:
-                    os.chown(directory, *owner)
-
     @staticmethod
     def _built(view: View, owner: Any) -> Manifest:
         assert view.wanted is not None
@@ -272,24 +280,31 @@ class Participant:
         return Manifest(entry._replace(uid=owner[0], gid=owner[1]) for entry in view.wanted)
 
     def _files(self, views: Sequence[View]) -> List[Dict[str, Any]]:
-        files = []
-        for view in views:
-            history = {f["path"]: f for f in view.target.get("files_from", {}).get("files", [])}
-            for file in view.target["files"]:
-                entry = dict(file, component=view.target["name"])
-                if view.target["source"]["kind"] == "history":
-                    if "content" not in history.get(file["path"], {}):
-                        continue
-                    entry.update(history[file["path"]])
-                files.append(entry)
-        return files
+        identifier = os.path.basename(self.folder)
+        return [
+            dict(
+                file,
+                component=view.target["name"],
+                beside=beside_file(file["path"], identifier),
+            )
+            for view in views
+            for file in view.target["files"]
+        ]
 
     def _stage_file(self, file: Dict[str, Any]) -> None:
+        if file.get("absent"):
+            return  # the swap takes the live one away
         data = base64.b64decode(file["content"])
         durable.write_file(file["beside"], data, file["mode"])
-        owner = owner_of(dict(file, owner=file.get("owner"), group=file.get("group")), None)
-        if owner is not None and os.geteuid() == 0:
-            os.chown(file["beside"], *owner)
+        if os.geteuid() != 0:
+            return
+        if "uid" in file:
+            os.chown(file["beside"], file["uid"], file["gid"])
+        else:
+            owner = owner_of(dict(file, owner=file.get("owner"), group=file.get("group")), None)
+            os.chown(file["beside"], *(owner or (-1, -1)))
+        # A change of owner takes setuid and setgid away.
+        os.chmod(file["beside"], file["mode"])
 
     # -- the switch --------------------------------------------------------------------------
 
@@ -306,7 +321,7 @@ class Participant:
             baseline=args["baseline"],
             observe=args["observe"],
             observed=args["observed"],
-            collectors=args["collectors"],
+            collectors=self._with_manifests(args["collectors"]),
             marks=evidence.mark(args["collectors"], self._system),
             files=[file_entry(file["path"]) for file in staged["files"]],
             links={
@@ -316,6 +331,23 @@ class Participant:
             },
         )
         return {"state": self.state}
+
+    def _with_manifests(self, collectors: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
+        """A failed tree is compared with what was live before it."""
+        found = []
+        skip = {name: skip_patterns(view.target).globs for name, view in self._views.items()}
+        for collector in collectors:
+            if collector["kind"] == "tree":
+                component = collector["component"]
+                name = "before-%s.manifest" % component
+                collector = dict(
+                    collector,
+                    manifest=os.path.join(self.folder, name),
+                    # What the host keeps is no part of the failure, and may be large or secret.
+                    ignore=[*collector.get("ignore", []), *skip.get(component, ())],
+                )
+            found.append(collector)
+        return found
 
     def switch(self) -> Dict[str, Any]:
         """Run the procedure. Raises :class:`operations.OperationFailed`; the state stays armed."""
@@ -334,15 +366,19 @@ class Participant:
         view = self._views.get(component)
         if view is None or view.placement.root is None or view.before is None:
             return
-        now = scan(view.placement.root, cache=view.cache)
+        now = scan(view.placement.root, skip=skip_patterns(view.target), cache=view.cache)
         if now.digest() != view.before.digest():
             view.before = now
             self._save("before-%s.manifest" % component, now)
 
-    def check(self, args: Dict[str, Any]) -> Dict[str, Any]:
-        """Watch the new version until it is healthy, or is not in time."""
+    def check(
+        self, args: Dict[str, Any], stop: Optional[Callable[[], bool]] = None
+    ) -> Dict[str, Any]:
+        """Watch the new version until it is healthy, is not in time, or ``stop`` says so."""
         self._need()
-        result = healthcheck.watch(args["checks"], self._system, mode="deploy", emit=self._emit)
+        result = healthcheck.watch(
+            args["checks"], self._system, mode="deploy", emit=self._emit, stop=stop
+        )
         self._need().append("checked", sync=False, healthy=result["healthy"])
         return dict(result)
 
@@ -356,9 +392,7 @@ class Participant:
         journal = self._need()
         if journal.state != machine.COMMITTED:
             journal.enter(machine.COMMIT, "committed")
-        if journal.last("settled") is None:
-            settlement.keep(self._state, self.folder, journal, self._system)
-            journal.append("settled")
+        settlement.settle(self._state, self.folder, journal)
         return {"state": self.state}
 
     # -- the way back ------------------------------------------------------------------------
@@ -381,7 +415,7 @@ class Participant:
         journal.append("restoring")
         failures = self._executor(journal).undo(armed["procedure"])
         undone = self._system.monotonic()
-        differences = self._verify(armed, staged)
+        differences = verification.differences(self.folder, armed, staged, self._system)
         verified = self._system.monotonic()
         health = healthcheck.watch(
             armed["checks"],
@@ -410,48 +444,6 @@ class Participant:
             journal.enter(machine.RESTORE, "restored", seconds=result["seconds"])
         return dict(result, state=self.state)
 
-    def _verify(self, armed: Dict[str, Any], staged: Dict[str, Any]) -> List[str]:
-        """Every way in which the old version is not back exactly; empty is the proof."""
-        differences: List[str] = []
-        for target, place in zip(staged["targets"], staged["placements"]):
-            differences += self._verify_tree(target, place, armed["links"])
-        for entry in armed["files"]:
-            now = file_entry(entry["path"])
-            for name in sorted(set(entry) | set(now)):
-                if entry.get(name) != now.get(name):
-                    differences.append("%s: %s differs" % (entry["path"], name))
-        for component, questions in armed["observe"].items():
-            now = observe(self._system, questions)
-            before = armed["observed"].get(component, {})
-            for question in questions:
-                field = question["field"]
-                for name in question.get("same", []):
-                    old, new = before.get(field, {}).get(name), now.get(field, {}).get(name)
-                    if old != new:
-                        differences.append("%s: %s was %s, is %s" % (component, name, old, new))
-        return differences
-
-    def _verify_tree(
-        self, target: Dict[str, Any], place: Dict[str, Any], links: Dict[str, str]
-    ) -> List[str]:
-        live, root = place["live"], place["root"]
-        if root is None:
-            return ["%s was absent and is there" % live] if os.path.lexists(live) else []
-        if live in links and (not os.path.islink(live) or os.readlink(live) != links[live]):
-            return ["%s does not lead to %s" % (live, links[live])]
-        if not os.path.isdir(root):
-            return ["%s is not there" % root]
-        before = load_manifest(os.path.join(self.folder, "before-%s.manifest" % target["name"]))
-        now = scan(root, rehash=True)
-        change = compare(before, now, ignore=skip_patterns(target))
-        found = ["%s/%s is missing" % (root, path) for path in change.removed]
-        found += ["%s/%s was not there" % (root, path) for path in change.added]
-        found += [
-            "%s/%s differs in %s" % (root, item.path, ", ".join(item.fields))
-            for item in change.changed
-        ]
-        return found
-
     def hold(self) -> Dict[str, Any]:
         """Leave everything as it is for a person: no lease, no undo, nothing cleared away."""
         self._need().enter(machine.FAIL, "stuck", held=True)
@@ -465,6 +457,8 @@ class Participant:
 
     def run(self, args: Dict[str, Any]) -> Dict[str, Any]:
         """A task of the plan's ``always`` block, which has no part in the transaction."""
+        if self.fenced():
+            raise RequestError("stale_epoch", "another controller took this transaction over")
         done = self._system.run(args["argv"], env=args.get("env"), timeout=args["timeout"])
         return {"status": done.status, "message": done.describe()}
 
@@ -480,9 +474,8 @@ class Participant:
     def finish(self) -> Dict[str, Any]:
         """After ``restored``: clear the failed tree away and give up the locks. May be repeated."""
         journal = self._need()
-        if journal.state == machine.RESTORED and journal.last("settled") is None:
-            settlement.drop(self._state, self.folder, journal)
-            journal.append("settled")
+        if journal.state == machine.RESTORED:
+            settlement.settle(self._state, self.folder, journal)
         return {"state": self.state}
 
     # -- the rest ----------------------------------------------------------------------------
@@ -515,14 +508,8 @@ class Participant:
     def _save(self, name: str, manifest: Manifest) -> None:
         durable.write_file(os.path.join(self.folder, name), manifest.to_bytes(), 0o600)
 
-    def _clear_dead(self, identifier: str) -> None:
-        """Drop what a dead transaction staged before it touched anything."""
-        folder = self._state.transaction(identifier)
-        journal = Journal(os.path.join(folder, "journal"), self._system.now)
-        settlement.drop(self._state, folder, journal)
-        if journal.state != machine.IDLE:
-            journal.enter(machine.ABORT, "aborted", reason="its process died")
-        journal.close()
+    def _bury(self, identifier: str) -> bool:
+        return settlement.bury(self._state, identifier, self._system)
 
     def _leave(self) -> None:
         if self._alive is not None:
@@ -547,5 +534,20 @@ def epoch_of(folder: str) -> int:
 
 def _journalled(target: Dict[str, Any]) -> Dict[str, Any]:
     """A target as the journal keeps it: no file contents, they may be secrets."""
-    kept = {k: v for k, v in target.items() if k not in ("files", "files_from")}
-    return kept
+    return {name: value for name, value in target.items() if name != "files"}
+
+
+def _shared_directories(view: View) -> List[str]:
+    """The shared directories of a component; a shared file cannot be made up."""
+    shared = os.path.join(view.target["path"], "shared")
+    return [os.path.join(shared, p.rstrip("/")) for p in view.target["shared"] if p.endswith("/")]
+
+
+def _own_shared(view: View, made: Sequence[str]) -> None:
+    """Give the shared directories that were just made to the owner of the trees."""
+    owner = owner_of(view.target, view.placement.root)
+    if owner is None or os.geteuid() != 0:
+        return
+    for directory in _shared_directories(view):
+        if directory in made:
+            os.chown(directory, *owner)

@@ -48,7 +48,8 @@ def systemctl(scope: str) -> List[str]:
 def _systemd(manager: ProcessManager, timeout: float, system: System) -> Finding:
     unit = manager["unit"]
     argv = [*systemctl(manager.get("scope", "system")), "show", unit, "--property=" + PROPERTIES]
-    result = system.run(argv, timeout=timeout, max_output=65536, grace=KILL_GRACE)
+    env = manager.get("env")
+    result = system.run(argv, env=env, timeout=timeout, max_output=65536, grace=KILL_GRACE)
     if not result.ok:
         return finding(UNKNOWN, result.describe())
     properties = dict(line.split("=", 1) for line in result.text.splitlines() if "=" in line)

@@ -23,8 +23,9 @@ KILL_GRACE = 0.5
 class ProcessManager(TypedDict, total=False):
     """How to ask for the state of the service; ``driver`` says which of the rest is there.
 
-    ``systemd``: ``unit`` and ``scope`` (``system`` or ``user``). ``process``: ``pid_file``, a JSON
-    file with ``pid`` and ``start_time``. ``command``: ``argv`` and ``env``, status 0 means running.
+    ``systemd``: ``unit``, ``scope`` (``system`` or ``user``) and ``env``. ``process``:
+    ``pid_file``, a JSON file with ``pid`` and ``start_time``. ``command``: ``argv`` and ``env``,
+    status 0 means running.
     """
 
     driver: str

@@ -1,7 +1,8 @@
 """The host program's loop: requests in, replies and events out, and what to do when they stop.
 
 A thread reads the frames, so that a heartbeat renews the lease while a long request runs. The end
-of the input means that the controller is gone. What then happens depends on the state alone: where
+of the input means that the controller is gone, and so does the end of the lease: of a network that
+was cut a connection learns nothing for hours. What then happens depends on the state alone: where
 nothing was touched the staged tree is dropped; where the undo is armed the program waits for the
 lease to end, unless someone takes over, and restores; where the host has voted it waits for the
 decision, which needs no process.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import os
 import queue
+import select
 import signal
 import sys
 import threading
@@ -27,6 +29,11 @@ from deployguard.onhost.system import System
 
 _POLL = 0.2
 _IDLE = 0.5
+#: What a pipe or socket that says it has room takes without holding us up (PIPE_BUF).
+_ROOM = 4096
+
+#: Where a transaction ends by itself when its controller is silent for longer than the lease.
+_ON_LEASE = (machine.UNTOUCHED - {machine.IDLE}) | machine.LEASED
 
 Frame = Tuple[bytes, bytes]
 
@@ -46,6 +53,7 @@ class Server:
         self._system = system
         self._state = state
         self._request: Any = None
+        self._alone = False
         self.last_beat = system.monotonic()
         self.participant = Participant(state, system, self._emit)
 
@@ -65,13 +73,23 @@ class Server:
             return
 
     def _next(self) -> Optional[Frame]:
-        """The next frame; ``None`` at the end, and when another process has taken over."""
+        """The next frame; ``None`` at the end, and when the transaction is no longer ours."""
         while True:
             try:
                 return self._frames.get(timeout=_IDLE)
             except queue.Empty:
-                if self.participant.fenced():
+                if self._let_go():
                     return None
+
+    def _let_go(self) -> bool:
+        """Whether another process has taken over, or the lease ended while it counts."""
+        return self.participant.fenced() or self._lease_over()
+
+    def _lease_over(self) -> bool:
+        mine = self.participant
+        if mine.state not in _ON_LEASE:
+            return False
+        return self._system.monotonic() >= self.last_beat + mine.lease
 
     def _read(self) -> None:
         try:
@@ -122,7 +140,7 @@ class Server:
             "stage": lambda: mine.stage(args),
             "arm": lambda: mine.arm(args),
             "switch": mine.switch,
-            "check": lambda: mine.check(args),
+            "check": lambda: mine.check(args, self._lease_over),
             "prepare": mine.prepare,
             "commit": mine.commit,
             "restore": mine.restore,
@@ -143,7 +161,7 @@ class Server:
     def _pieces(self) -> Iterator[bytes]:
         """The byte stream behind a request."""
         while True:
-            frame = self._frames.get()
+            frame = self._next()
             if frame is None:
                 raise Gone
             if frame[0] != b"b":
@@ -179,6 +197,8 @@ class Server:
         return {"kind": "internal", "message": "%s: %s" % (type(error).__name__, error)}
 
     def _emit(self, event: Dict[str, Any]) -> None:
+        if self._alone:
+            return
         try:
             self._send({"event": event, "id": self._request})
         except Gone:
@@ -189,15 +209,23 @@ class Server:
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
+        room = select.poll()
+        room.register(self._output, select.POLLOUT)
         with self._writing:
             while view:
+                # Behind a cut network nobody empties the pipe, and a restore must not wait for it.
+                if not room.poll(_IDLE * 1000):
+                    if self._let_go():
+                        raise Gone
+                    continue
                 try:
-                    view = view[os.write(self._output, view) :]
+                    view = view[os.write(self._output, view[:_ROOM]) :]
                 except OSError as error:
                     raise Gone from error
 
     def alone(self) -> None:
         """The controller is gone: end what may be ended without it."""
+        self._alone = True
         participant = self.participant
         state = participant.state
         if participant.fenced():

@@ -11,11 +11,16 @@ import base64
 import os
 from typing import Any, Dict, List, Optional, Sequence
 
-from deployguard.onhost import durable, locks
-from deployguard.onhost.inspection import file_entry, live_record
+from deployguard.onhost import durable, locks, machine
+from deployguard.onhost.inspection import file_entry, live_record, skip_patterns
 from deployguard.onhost.journal import Journal
 from deployguard.onhost.places import State, workshop, write_json
+from deployguard.onhost.records import JournalDamaged
+from deployguard.onhost.system import System
 from deployguard.onhost.tree import StatCache, scan
+
+#: What is known of a tree whose turn has passed.
+_OF_A_TREE = ("version", "transaction", "committed_at", "tree", "manifest")
 
 #: A managed file larger than this is restored like any other, but not kept for later rollbacks.
 KEPT_FILE_BYTES = 1024 * 1024
@@ -36,6 +41,49 @@ def missing_directories(paths: Sequence[str]) -> List[str]:
     return found
 
 
+def settle(state: State, folder: str, journal: Journal) -> None:
+    """Clear up after a transaction that has ended; nothing happens where that was done."""
+    if journal.last("settled") is not None:
+        return
+    if journal.state == machine.COMMITTED:
+        keep(state, folder, journal)
+    elif journal.state == machine.RESTORED:
+        drop(state, folder, journal)
+    else:
+        return
+    journal.append("settled")
+
+
+def bury(state: State, identifier: str, system: System) -> bool:
+    """Settle a transaction whose process has died; whether it no longer stands in the way.
+
+    One that touched something and is not finished does, and so does one that somebody works on.
+    """
+    folder = state.transaction(identifier)
+    if not os.path.isdir(folder):
+        return True
+    alive = locks.keep_alive(folder)
+    if alive is None:
+        return False
+    try:
+        journal = Journal(os.path.join(folder, "journal"), system.now)
+    except JournalDamaged:
+        os.close(alive)
+        return False
+    try:
+        if journal.state == machine.IDLE:
+            durable.remove_tree(folder)
+            return True
+        if journal.state in machine.UNTOUCHED:
+            drop(state, folder, journal)
+            journal.enter(machine.ABORT, "aborted", reason="its process died")
+        settle(state, folder, journal)
+        return journal.state in machine.TERMINAL
+    finally:
+        journal.close()
+        os.close(alive)
+
+
 def drop(state: State, folder: str, journal: Journal) -> None:
     """Remove whatever the transaction put beside the live paths, and give up its locks.
 
@@ -48,7 +96,9 @@ def drop(state: State, folder: str, journal: Journal) -> None:
             _drop_component(target, placement)
         for file in staging["files"]:
             _unlink(file["beside"])
-        for directory in reversed(staging["directories"]):
+        # A second attempt to stage finds the directories of the first.
+        made = [path for record in journal.all("staging") for path in record["directories"]]
+        for directory in reversed(made):
             _rmdir(directory)
     _clear(folder)
     if begun is not None:
@@ -70,7 +120,7 @@ def _drop_component(target: Dict[str, Any], placement: Dict[str, Any]) -> None:
         _rmdir(workshop(target["path"]))
 
 
-def keep(state: State, folder: str, journal: Journal, system: Any) -> None:
+def keep(state: State, folder: str, journal: Journal) -> None:
     """After a commit: record what is live, retain the old tree, prune beyond the plan's number."""
     staging = journal.last("staging")
     begun = journal.last("begun")
@@ -85,8 +135,10 @@ def keep(state: State, folder: str, journal: Journal, system: Any) -> None:
             )
     for file in staging["files"]:
         _unlink(file["beside"])
-    for placement in staging["placements"]:
-        if placement["beside"] != placement["tree"]:
+    for target, placement in zip(staging["targets"], staging["placements"]):
+        if target["layout"] == "in_place":
+            _rmdir(workshop(target["path"]))  # of a first deploy: nothing old to retain
+        else:
             _unlink(placement["beside"])
     _clear(folder)
     for path in begun["paths"]:
@@ -112,17 +164,18 @@ def _record_live(
     previous: List[Dict[str, Any]] = []
     if placement["root"] is not None:
         retained = placement["beside"] if in_place else placement["root"]
+        was = _was(old, placement["root"])
         entry = {
-            "version": old["version"] if old else "adopted",
-            "transaction": old["transaction"] if old else "",
-            "committed_at": old["committed_at"] if old else None,
+            "version": was["version"],
+            "transaction": was["transaction"],
+            "committed_at": was["committed_at"],
             "tree": retained,
             "manifest": _adopt(
                 folder, "before-%s.manifest" % target["name"], directory, transaction + ".before"
             ),
             "files": [_kept_file(file) for file in files],
         }
-        previous = [entry] + list((old or {}).get("previous", []))
+        previous = [entry, *_older(old, placement["root"])]
     retain = int(target["retain"]) - 1
     record = {
         "path": target["path"],
@@ -135,18 +188,40 @@ def _record_live(
         "manifest": manifest,
         "previous": previous[:retain],
     }
+    # First the trees, then the record: after a crash in between, all of it is done again.
+    _prune_trees(record, previous[retain:])
     cache = StatCache()
-    scan(tree, cache=cache)
+    scan(tree, skip=skip_patterns(target), cache=cache)
     durable.write_file(os.path.join(directory, "stat.cache"), cache.to_bytes(), 0o600)
     write_json(os.path.join(directory, "record.json"), record)
-    _prune(directory, record, previous[retain:])
+    _prune_manifests(directory, record)
 
 
-def _prune(directory: str, record: Dict[str, Any], gone: Sequence[Dict[str, Any]]) -> None:
+def _older(old: Optional[Dict[str, Any]], root: str) -> List[Dict[str, Any]]:
+    """Every other tree on record, newest first."""
+    if old is None:
+        return []
+    record = {name: old[name] for name in _OF_A_TREE}
+    return [older for older in [dict(record, files=[]), *old["previous"]] if older["tree"] != root]
+
+
+def _was(old: Optional[Dict[str, Any]], root: str) -> Dict[str, Any]:
+    """What the tree that was live is on record as: somebody may have turned `current` by hand."""
+    known: List[Dict[str, Any]] = [old, *old["previous"]] if old is not None else []
+    for record in known:
+        if record["tree"] == root:
+            return record
+    return {"version": "adopted", "transaction": "", "committed_at": None}
+
+
+def _prune_trees(record: Dict[str, Any], gone: Sequence[Dict[str, Any]]) -> None:
     stay = {record["tree"]} | {older["tree"] for older in record["previous"]}
     for older in gone:
         if older["tree"] not in stay and os.path.isdir(older["tree"]):
             durable.remove_tree(older["tree"])
+
+
+def _prune_manifests(directory: str, record: Dict[str, Any]) -> None:
     manifests = {record["manifest"]} | {older["manifest"] for older in record["previous"]}
     for name in os.listdir(directory):
         path = os.path.join(directory, name)

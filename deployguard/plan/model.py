@@ -32,6 +32,8 @@ from deployguard.plan.quantity import (
     HostName,
     Size,
     Whole,
+    parse_duration,
+    parse_size,
 )
 from deployguard.plan.service import (
     CommandService,
@@ -66,6 +68,8 @@ __all__ = [
     "SystemdService",
     "Task",
     "TcpCheck",
+    "parse_duration",
+    "parse_size",
 ]
 
 
@@ -267,7 +271,7 @@ class Plan(Block):
     )
     on_failure: Literal["restore_all", "restore_batch", "hold"] = Field(
         "restore_all",
-        description="What a failed batch takes back: every batch so far, itself, or nothing.",
+        description="What goes back when a batch fails: every host, those not healthy, or none.",
     )
     concurrency: Whole = Field(20, ge=1, description="Hosts at work at the same time.")
     lease: Duration = Field(60.0, ge=5, description="Until a host alone restores itself.")

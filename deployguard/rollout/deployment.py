@@ -24,13 +24,13 @@ from deployguard.errors import (
     Refused,
 )
 from deployguard.plan.model import Plan
-from deployguard.plan.order import components_on, hosts_in_order
-from deployguard.rollout import decide, fleet, rescue, transaction
+from deployguard.plan.order import components_on, hosts_in_order, hosts_named
+from deployguard.rollout import decide, fleet, rescue
 from deployguard.rollout.member import Connect, Context, Member, Recorder
 from deployguard.rollout.outcome import Finding, Listener, Outcome
 from deployguard.rollout.targets import Source, source_of_release
 
-__all__ = ["Run", "deploy", "inspect_only", "new_transaction", "owner_name", "usage_outcome"]
+__all__ = ["Run", "deploy", "new_transaction", "owner_name", "usage_outcome"]
 
 
 def new_transaction(plan: Plan, now: float) -> str:
@@ -170,6 +170,8 @@ def _always(run: Run) -> None:
         for member in run.members:
             if member.session is None or (task.once and not member.first):
                 continue
+            if task.hosts and member.name not in hosts_named(run.plan.hosts, task.hosts):
+                continue
             try:
                 result = member.call(
                     "run", {"argv": list(task.run), "env": task.env, "timeout": task.timeout}
@@ -242,26 +244,6 @@ def _refused(run: Run, refusal: DeployguardError) -> Outcome:
 
 def _hosts(count: int) -> str:
     return f"{count} host" if count == 1 else f"{count} hosts"
-
-
-def inspect_only(run: Run) -> dict[str, Exception]:
-    """Connect and look, as ``apply`` does, and change nothing. Failures by host."""
-    failures: dict[str, Exception] = {}
-
-    def look(member: Member) -> Exception | None:
-        try:
-            transaction.connect(run.context, member)
-            transaction.inspect(run.context, member)
-        except DeployguardError as error:
-            return error
-        return None
-
-    run.open_sources()
-    with run.executor() as executor:
-        for member, error in zip(run.members, executor.map(look, run.members), strict=True):
-            if error is not None:
-                failures[member.name] = error
-    return failures
 
 
 def usage_outcome(run: Run, error: DeployguardError) -> Outcome:

@@ -11,6 +11,7 @@ from typing import Any
 
 from deployguard.drivers.base import Operation, Site
 from deployguard.errors import DeployguardError, HostFailure
+from deployguard.onhost.probes import CheckData
 from deployguard.plan.model import Component, Host, Plan
 from deployguard.rollout.outcome import Event, Finding, HostOutcome, Listener
 from deployguard.rollout.targets import Source
@@ -73,7 +74,7 @@ class Member:
     failure: HostFailure | None = None
     looked: dict[str, Any] = field(default_factory=dict)
     sites: dict[str, Site] = field(default_factory=dict)
-    checks: list[dict[str, Any]] = field(default_factory=list)
+    checks: list[CheckData] = field(default_factory=list)
     procedure: list[Operation] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     check_results: dict[str, Any] = field(default_factory=dict)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from deployguard.errors import ExitCode
+from deployguard.health.finding import Finding
 
 __all__ = ["Event", "Finding", "HostOutcome", "Listener", "Outcome", "PHASES"]
 
@@ -35,23 +36,6 @@ class Event:
 
 
 Listener = Callable[[Event], None]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One check that failed, one layer that disagrees, one step that broke, in words.
-
-    ``layer`` is ``process``, ``port``, ``http``, ``tcp``, ``command``, ``step``, ``connection``,
-    ``guard``, ``drift`` or ``disagreement``.
-    """
-
-    host: str
-    component: str
-    layer: str
-    name: str
-    message: str
-    critical: bool = True
-    evidence: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ class ComponentPreview:
     """What changes of one component on one host.
 
     ``added``, ``changed`` and ``removed`` are (path, size in bytes) of the new file, or of the old
-    one where it goes. ``restarts`` are the services that stop and start. ``drift`` are paths that
+    one where it goes. ``files`` are the managed files outside the tree with ``same``, ``added`` or
+    ``changed``. ``restarts`` are the services that stop and start. ``drift`` are paths that
     were changed by hand since the last commit. ``bytes_to_send`` is what the host lacks.
     """
 
@@ -27,6 +28,7 @@ class ComponentPreview:
     added: tuple[tuple[str, int], ...] = ()
     changed: tuple[tuple[str, int], ...] = ()
     removed: tuple[tuple[str, int], ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
     restarts: tuple[str, ...] = ()
     drift: tuple[str, ...] = ()
     bytes_to_send: int = 0
@@ -35,7 +37,11 @@ class ComponentPreview:
     def changes(self) -> bool:
         """Whether a deploy would touch this component at all."""
         return bool(
-            self.version_live != self.version_new or self.added or self.changed or self.removed
+            self.version_live != self.version_new
+            or self.added
+            or self.changed
+            or self.removed
+            or any(change != "same" for _, change in self.files)
         )
 
 

@@ -145,13 +145,12 @@ def _arm(context: Context, member: Member) -> None:
         {name: looked[name]["observed"] for name in member.order},
         _tasks(context, member),
     )
-    collectors = collect.collectors_for(context.plan, member.components, member.sites)
     hello = member.wire().hello
     member.call(
         "arm",
         {
             "procedure": member.procedure,
-            "collectors": collectors,
+            "collectors": collect.collectors_for(context.plan, member.components, member.sites),
             "checks": member.checks,
             "baseline": member.looked["baseline"],
             "observe": {

@@ -26,8 +26,6 @@ EventListener = Callable[[Message], None]
 #: With its frame header, a piece fills two SSH packets as OpenSSH takes them and paramiko cuts
 #: them, and not two and a bit.
 PIECE = 2 * (32 * 1024 - 64) - 5
-#: A beat that cannot be sent for this long means that nobody reads at the other end.
-_BEAT_TIMEOUT = 30.0
 
 
 class Session:
@@ -110,8 +108,11 @@ class Session:
         return result, pieces
 
     def beat(self) -> None:
-        """Renew the lease. May be called from any thread, during a request as well."""
-        self._send(frames.encode({"verb": "beat"}), _deadline(_BEAT_TIMEOUT), "a heartbeat")
+        """Renew the lease. May be called from any thread, during a request as well.
+
+        Waits while an upload holds the wire: a host too busy to take the upload is not lost.
+        """
+        self._send(frames.encode({"verb": "beat"}), None, "a heartbeat")
 
     def keep_alive(self, interval: float) -> None:
         """Beat every ``interval`` seconds in the background until the session is closed."""

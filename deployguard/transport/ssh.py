@@ -8,14 +8,14 @@ decided here: a deploy must not trust a host it has never seen, nor hang on one 
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import fabric
 import paramiko
@@ -26,14 +26,15 @@ from paramiko.ssh_exception import IncompatiblePeer
 from deployguard.errors import Unreachable
 from deployguard.plan.model import Host
 from deployguard.transport import known_hosts, payload
-from deployguard.transport.base import Link, Transport
+from deployguard.transport.base import Transport
+from deployguard.transport.channel import ChannelLink
 from deployguard.transport.known_hosts import Judge, NotTrusted
 from deployguard.transport.launch import greet
 from deployguard.transport.log import log
 from deployguard.transport.session import Session
-from deployguard.transport.ssh_config import config_files, read_config
+from deployguard.transport.ssh_config import PORT, USER, config_files, read_config
 
-__all__ = ["ChannelLink", "SshTransport"]
+__all__ = ["SshTransport"]
 
 # What paramiko logs comes as an exception as well; without a handler it would print tracebacks.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -41,13 +42,8 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 #: What may be on its way to us unread; the default of 2 MiB stalls a fast network.
 _WINDOW = 8 * 1024 * 1024
 _PACKET = 128 * 1024
-#: What an OpenSSH server takes in one packet.
-_SLICE = 32 * 1024 - 64
 #: Seconds the network may be silent before the connection counts as lost.
 _SILENCE = 30
-_TICK = 0.5
-_MOMENT = 1.0
-_WORDS = 8 * 1024
 #: First choice where the server has them: the least work for Python, and sound.
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 #: Linux only.
@@ -74,7 +70,7 @@ class SshTransport(Transport):
             way.close()
             reason, hint = _explain(error, "")
             raise Unreachable(host_name, reason, hint=hint) from error
-        return greet(host_name, host, ChannelLink(channel, way), program, bootstrap)
+        return greet(host_name, host, ChannelLink(channel, way.close), program, bootstrap)
 
 
 class _Way:
@@ -86,13 +82,14 @@ class _Way:
         self._deadline = time.monotonic() + host.connect_deadline
         self._connections: list[fabric.Connection] = []
         self._sockets: list[socket.socket] = []
+        self._commands: list[subprocess.Popen[bytes]] = []
         self._trying = host_name
 
     def open(self) -> fabric.Connection:
         """The connection to the host itself; tries again for as long as that may help."""
         retrying = tenacity.Retrying(
             stop=tenacity.stop_before_delay(self._host.connect_deadline),
-            wait=tenacity.wait_exponential_jitter(initial=0.1, max=2.0, jitter=0.3),
+            wait=tenacity.wait_exponential(0.1, max=2.0) + tenacity.wait_random(0, 0.3),
             retry=tenacity.retry_if_exception(_may_pass),
             before_sleep=self._note,
             reraise=True,
@@ -111,8 +108,13 @@ class _Way:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
         for connection in reversed(self._connections):
-            connection.client.close()
-        self._sockets, self._connections = [], []
+            # One behind a jump host finds its way out gone.
+            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+                connection.client.close()
+        for command in self._commands:
+            command.kill()
+            command.wait()
+        self._sockets, self._connections, self._commands = [], [], []
 
     def _note(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -122,26 +124,34 @@ class _Way:
         host = self._host
         try:
             via = host.jump.split(",") if host.jump else []
-            return self._reach(host.address or self._name, host.user, host.port, via, ())
+            return self._reach(host.address or self._name, host.user, host.port, via)
         except BaseException:
             self.close()
             raise
 
     def _reach(
-        self, target: str, user: str | None, port: int | None, via: list[str], seen: tuple[str, ...]
-    ) -> fabric.Connection:
-        """A connection to ``target`` through ``via``, else through what ssh_config says."""
+        self,
+        target: str,
+        user: str | None,
+        port: int | None,
+        via: list[str],
+        seen: tuple[tuple[str, int], ...] = (),
+    ) -> fabric.Connection | None:
+        """A connection to ``target`` through ``via``, else through what ssh_config says.
+
+        None for a place that has been ``seen`` on this way: `Host *` with a ProxyJump is about
+        the jump host itself as well.
+        """
         config = _config(self._host.ssh_config)
         made = fabric.Connection(target, user=user, port=port, config=config, gateway=False)
-        seen = (*seen, made.original_host)
+        if (made.host, made.port) in seen:
+            return None
         configured = made.ssh_config.get("proxyjump", "none").split(",")
         hops = [hop.strip() for hop in via or configured if hop.strip() != "none"]
-        # `Host *` with a ProxyJump is about the jump host itself as well.
-        if hops and made.derive_shorthand(hops[-1])["host"] not in seen:
-            made.gateway = self._reach(hops[-1], None, None, hops[:-1], seen)
-        elif not hops and made.ssh_config.get("proxycommand", "none") != "none":
-            made.gateway = made.ssh_config["proxycommand"]
-        self._open(made, is_target=len(seen) == 1)
+        if hops:
+            here = (*seen, (made.host, made.port))
+            made.gateway = self._reach(hops[-1], None, None, hops[:-1], here)
+        self._open(made, is_target=not seen)
         return made
 
     def _open(self, made: fabric.Connection, *, is_target: bool) -> None:
@@ -166,12 +176,34 @@ class _Way:
             "auth_strategy": _Identity(made.user, [*offered, *configured], only),
             "transport_factory": keys.transport,
         }
-        if not made.gateway:
+        command = made.ssh_config.get("proxycommand", "none")
+        if not made.gateway and command != "none":
+            command = command.replace(PORT, str(made.port)).replace(USER, made.user)
+            self._trying += f" through `{command}`"
+            made.connect_kwargs["sock"] = self._proxy(command)
+        elif not made.gateway:
             made.connect_kwargs["sock"] = self._dial(made.host, made.port, patience)
         made.client.set_missing_host_key_policy(keys)
         self._connections.append(made)
         made.open()
         made.transport.set_keepalive(_SILENCE // 2)
+
+    def _proxy(self, command: str) -> socket.socket:
+        # Not paramiko's: it reads from a command that has ended for ever, at full speed.
+        ours, theirs = socket.socketpair()
+        self._sockets.append(ours)
+        argv = ["/bin/sh", "-c", f"exec {command}"]
+        with theirs:
+            self._commands.append(
+                subprocess.Popen(
+                    argv,
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            )
+        return ours
 
     def _dial(self, address: str, port: int, patience: float) -> socket.socket:
         # Not left to paramiko: it gives up on IPv4 when the host's IPv6 address has no route.
@@ -305,82 +337,6 @@ class _Identity:
                 )
             except (OSError, ValueError, paramiko.SSHException, UnknownKeyType) as error:
                 self._notes.append(f"{file} cannot be used: {_said(error)}")
-
-
-class ChannelLink(Link):
-    """An SSH channel with a command as a link."""
-
-    def __init__(self, channel: paramiko.Channel, way: _Way) -> None:
-        self._channel = channel
-        self._way = way
-        self._words = bytearray()
-        self._until: float | None = None
-        # One timeout serves both directions in paramiko, so it only ticks, and both look up then.
-        channel.settimeout(_TICK)
-        self.reader = cast(BinaryIO, io.BufferedReader(_Output(self), _PACKET))
-
-    def patience(self, seconds: float | None) -> None:
-        self._until = None if seconds is None else time.monotonic() + seconds
-
-    def write(self, data: bytes, timeout: float | None) -> None:
-        until = None if timeout is None else time.monotonic() + timeout
-        sent = 0
-        while sent < len(data):
-            try:
-                count = self._channel.send(data[sent : sent + _SLICE])
-            except TimeoutError:
-                if until is not None and time.monotonic() > until:
-                    raise
-                continue
-            if count == 0:
-                raise BrokenPipeError("the connection is closed")
-            sent += count
-
-    def receive(self, size: int) -> bytes:
-        """Bytes of standard output, keeping what comes on standard error meanwhile."""
-        while True:
-            self._listen()
-            with contextlib.suppress(TimeoutError):
-                return self._channel.recv(size)
-            if self._until is not None and time.monotonic() > self._until:
-                raise TimeoutError
-
-    def finish(self) -> None:
-        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            self._channel.shutdown_write()
-
-    def close(self) -> None:
-        self._channel.close()
-        self._way.close()
-
-    def exit_status(self) -> int | None:
-        ended = self._channel.eof_received or self._channel.closed
-        if not self._channel.status_event.wait(_MOMENT if ended else 0):
-            return None
-        status = self._channel.exit_status
-        return status if status >= 0 else None
-
-    def last_words(self) -> str:
-        self._listen()
-        return self._words.decode("utf-8", "replace").strip()
-
-    def _listen(self) -> None:
-        while self._channel.recv_stderr_ready():
-            self._words += self._channel.recv_stderr(_WORDS)
-            del self._words[:-_WORDS]
-
-
-class _Output(io.RawIOBase):
-    def __init__(self, link: ChannelLink) -> None:
-        self._link = link
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        piece = self._link.receive(len(buffer))
-        buffer[: len(piece)] = piece
-        return len(piece)
 
 
 @lru_cache(maxsize=16)

@@ -7,10 +7,13 @@ import os
 import re
 from pathlib import Path
 
-__all__ = ["config_files", "read_config"]
+__all__ = ["PORT", "USER", "config_files", "read_config"]
 
 _INCLUDE = re.compile(r"^\s*include(?:\s*=\s*|\s+)(?P<patterns>.+)$", re.IGNORECASE)
 _SECTION = re.compile(r"^\s*(host|match)\b", re.IGNORECASE)
+_PROXY = re.compile(r"^\s*proxycommand\b", re.IGNORECASE)
+#: Stand for ``%p`` and ``%r`` of a ProxyCommand: only who connects knows what the plan says.
+PORT, USER = "{deployguard-port}", "{deployguard-user}"
 #: As in OpenSSH.
 _DEPTH = 16
 
@@ -31,6 +34,8 @@ def read_config(path: Path, depth: int = 0) -> str:
         if found is None:
             if _SECTION.match(line):
                 section = line
+            if _PROXY.match(line):
+                line = line.replace("%p", PORT).replace("%r", USER)
             lines.append(line)
         elif depth < _DEPTH:
             for included in _included(path, found["patterns"]):

@@ -62,7 +62,9 @@ class Sshd:
     def __init__(self, directory: Path, extra: str) -> None:
         self.directory = directory
         self.port = free_port()
-        self.user = os.environ.get("USER") or subprocess.check_output(["id", "-un"], text=True).strip()
+        self.user = (
+            os.environ.get("USER") or subprocess.check_output(["id", "-un"], text=True).strip()
+        )
         self.key = keypair(directory / "user_key")
         keypair(directory / "host_key")
         shutil.copy(f"{self.key}.pub", directory / "authorized_keys")

@@ -40,7 +40,12 @@ def scripted(*said: bytes) -> Session:
     theirs.write(b"".join(said))
     theirs.close()
     heard, writer = pipe()
-    return Session.over("web1", reader, writer, heard.close)
+
+    def close() -> None:
+        reader.close()
+        heard.close()
+
+    return Session.over("web1", reader, writer, close)
 
 
 HELLO = frames.encode({"hello": {"pid": 1}})
@@ -223,13 +228,9 @@ def test_replies_that_are_none(said: bytes, match: str) -> None:
 
 def test_replies_to_others_are_skipped() -> None:
     """Only the reply with our number is ours."""
-    session = scripted(
-        HELLO,
-        frames.encode({"id": 9, "result": {"no": 1}}),
-        frames.encode_piece(b"stray"),
-        frames.encode({"id": 1, "result": {"yes": 1}}),
-    )
-    assert session.call("echo") == {"yes": 1}
+    others = frames.encode({"id": 9, "result": {"no": 1}}), frames.encode_piece(b"stray")
+    with scripted(HELLO, *others, frames.encode({"id": 1, "result": {"yes": 1}})) as session:
+        assert session.call("echo") == {"yes": 1}
 
 
 def test_close_twice_and_as_context() -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -116,9 +117,9 @@ def test_the_program_outlives_the_connection(tmp_path: Path, program: Program) -
 
 def test_a_noisy_login_shell(tmp_path: Path, program: Program) -> None:
     """What a profile prints, with or without a newline, is skipped."""
-    noise = 'ForceCommand echo Welcome; echo noise >&2; printf "no newline"; eval "$SSH_ORIGINAL_COMMAND"'
+    noise = 'echo Welcome; echo noise >&2; printf "no newline"; eval "$SSH_ORIGINAL_COMMAND"'
     with (
-        running_sshd(tmp_path / "sshd", noise) as sshd,
+        running_sshd(tmp_path / "sshd", f"ForceCommand {noise}") as sshd,
         registry.connect("web1", sshd.host(), program=program) as session,
     ):
         assert session.call("echo", {"a": 1}) == {"a": 1}
@@ -343,7 +344,7 @@ def test_a_proxy_command(sshd: Sshd, program: Program, tmp_path: Path) -> None:
         "while d := s.recv(65536): os.write(1, d)\n"
     )
     config = tmp_path / "config"
-    config.write_text(f"Host *\n ProxyCommand /usr/bin/env python3 {script} %h %p\n")
+    config.write_text(f"Host *\n ProxyCommand {sys.executable} {script} %h %p\n")
     host = sshd.host(ssh_config=str(config))
     with registry.connect("web1", host, program=program) as session:
         assert session.call("echo") == {}
@@ -377,15 +378,17 @@ def test_a_server_that_says_nothing(sshd: Sshd, program: Program) -> None:
 
 
 def test_a_name_nobody_knows(sshd: Sshd, program: Program) -> None:
-    """A typo in the address is not waited for."""
-    started = time.monotonic()
-    error = refused(sshd.host(address="nowhere.invalid", connect_deadline=10), program)
-    assert "nowhere.invalid" in str(error)
-    assert time.monotonic() - started < 8
+    """A typo in the address is named as such."""
+    error = refused(sshd.host(address="nowhere.invalid", connect_deadline=1), program)
+    assert "nowhere.invalid port" in str(error)
+    assert "address" in error.hint
 
 
 def test_paramiko_is_quiet(
-    sshd: Sshd, program: Program, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    sshd: Sshd,
+    program: Program,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """No tracebacks of paramiko's threads; our own log is there for who asks."""
     with caplog.at_level(logging.DEBUG, "deployguard.transport"):

@@ -1,0 +1,1 @@
+"""The benchmark: one deploy done by deployguard and by its peers, on the same real hosts."""

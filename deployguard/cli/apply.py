@@ -1,0 +1,44 @@
+"""``deployguard apply``: one deploy, one transaction."""
+
+from __future__ import annotations
+
+import click
+
+from deployguard.cli.console import Console
+from deployguard.cli.options import common, plan_file, variables
+
+__all__ = ["command"]
+
+
+@click.command("apply")
+@plan_file()
+@variables
+@click.option(
+    "--drift",
+    type=click.Choice(["save"]),
+    help="Keep files that were changed by hand as a bundle and go on, instead of refusing.",
+)
+@common
+def command(
+    console: Console,
+    plan_path: str,
+    variables: dict[str, str],
+    release: str | None,
+    drift: str | None,
+) -> int:
+    """Deploy: the new version healthy, or the old one back.
+
+    A failed deploy is rolled back, verified and reported; the exit code says how it ended. An
+    interrupt hands over to the hosts, which restore themselves: run `deployguard recover` then.
+    """
+    from deployguard import api
+    from deployguard.cli.ending import end, quitting
+    from deployguard.cli.interrupt import handing_over
+    from deployguard.cli.progress import showing
+
+    plan = api.load(plan_path, version=release, variables=variables)
+    console.know(plan)
+    title = f"deploying {plan.name} {plan.version} to {plan.environment}"
+    with handing_over(quitting(console)) as stop, showing(console, title, list(plan.hosts)) as show:
+        outcome = api.apply(plan, listen=show, drift=drift, stop=stop)
+    return end(console, outcome)

@@ -1,0 +1,118 @@
+"""Options that several commands share, so that they are spelt and explained once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from deployguard.cli.console import Console
+
+__all__ = ["common", "plan_file", "variables"]
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def _set(field: str, value_of: Callable[[Any], Any] = lambda value: value) -> Callable[..., None]:
+    """A callback that puts an option into the console's field of that name when it is given."""
+
+    def callback(ctx: click.Context, _: click.Parameter, value: Any) -> None:
+        if value:
+            setattr(ctx.ensure_object(Console), field, value_of(value))
+
+    return callback
+
+
+def common(command: Callable[..., int]) -> Callable[..., int]:
+    """What every command understands. The command is given the console and returns its code."""
+
+    @click.pass_obj
+    @functools.wraps(command)
+    def prepared(console: Console, /, **arguments: Any) -> int:
+        from deployguard.cli import logs
+
+        logs.configure(console)
+        return command(console, **arguments)
+
+    decorated: Callable[..., int] = prepared
+    for option in reversed(
+        (
+            click.option(
+                "--json",
+                is_flag=True,
+                expose_value=False,
+                callback=_set("json"),
+                is_eager=True,
+                help="JSON Lines on stdout; the text for people stays on stderr.",
+            ),
+            click.option(
+                "--no-color",
+                is_flag=True,
+                expose_value=False,
+                callback=_set("color", lambda _: False),
+                help="No colours; NO_COLOR=1 does the same.",
+            ),
+            click.option(
+                "-v",
+                "--verbose",
+                count=True,
+                expose_value=False,
+                callback=_set("verbosity"),
+                help="Log on stderr; -vv with the SSH library's own log.",
+            ),
+            click.option(
+                "--log-file",
+                metavar="FILE",
+                type=click.Path(dir_okay=False, writable=True),
+                expose_value=False,
+                callback=_set("log_file"),
+                help="Append the log to FILE as JSON Lines.",
+            ),
+            click.option(
+                "--debug",
+                is_flag=True,
+                expose_value=False,
+                callback=_set("debug"),
+                help="Show the traceback of an error.",
+            ),
+        )
+    ):
+        decorated = option(decorated)
+    return decorated
+
+
+def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE")
+        pairs[name] = text
+    return pairs
+
+
+def variables(command: Decorated) -> Decorated:
+    """What fills the plan's templates."""
+    command = click.option(
+        "--var",
+        "variables",
+        metavar="NAME=VALUE",
+        multiple=True,
+        callback=_pairs,
+        help="A variable of the plan's templates; repeat it for more.",
+    )(command)
+    return click.option(
+        "--release", metavar="VERSION", help="Deploy this version instead of the plan's."
+    )(command)
+
+
+def plan_file(required: bool = True) -> Callable[[Decorated], Decorated]:
+    """The plan, first on the command line."""
+    return click.argument(
+        "plan_path",
+        metavar="PLAN" if required else "[PLAN]",
+        required=required,
+        type=click.Path(exists=True, dir_okay=False, readable=True),
+    )

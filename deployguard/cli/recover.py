@@ -1,0 +1,42 @@
+"""``deployguard recover``: finish what an interrupted run left."""
+
+from __future__ import annotations
+
+import click
+
+from deployguard.cli.console import Console
+from deployguard.cli.options import common, plan_file, variables
+
+__all__ = ["command"]
+
+
+@click.command("recover")
+@plan_file(required=False)
+@variables
+@click.option("--transaction", metavar="ID", help="Only this one, instead of all unfinished.")
+@common
+def command(
+    console: Console,
+    plan_path: str | None,
+    variables: dict[str, str],
+    release: str | None,
+    transaction: str | None,
+) -> int:
+    """Finish what an interrupted run left.
+
+    Reads the hosts' own journals, takes the decision that was recorded or follows from them, and
+    carries it out; it may be run from any machine, and twice. Where nothing is unfinished it does
+    nothing and ends with 0.
+    """
+    from deployguard import api
+    from deployguard.cli.ending import end
+    from deployguard.cli.progress import showing
+
+    plan = None
+    if plan_path is not None:
+        plan = api.load(plan_path, version=release, variables=variables)
+        console.know(plan)
+    title = f"recovering {plan.name} in {plan.environment}" if plan else "recovering"
+    with showing(console, title, list(plan.hosts) if plan else []) as show:
+        outcome = api.recover(plan, transaction=transaction, listen=show)
+    return end(console, outcome)

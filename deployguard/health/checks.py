@@ -1,0 +1,109 @@
+"""The checks of a plan as the data that the host program samples and judges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from deployguard.onhost.probes import CheckData
+from deployguard.plan.check import (
+    Check,
+    CheckOptions,
+    CommandCheck,
+    HttpCheck,
+    PortCheck,
+    ProcessCheck,
+    TcpCheck,
+)
+from deployguard.plan.model import Component
+
+__all__ = ["compile_checks"]
+
+
+def compile_checks(
+    name: str, component: Component, version: str, manager: Mapping[str, Any]
+) -> list[CheckData]:
+    """The checks of one component, in the order of the plan.
+
+    ``version`` is the one that is deployed; ``manager`` says how the host asks for the service
+    (``Driver.process_probe``) and is empty where there is none.
+
+    A component with a service and no ``process`` check gets one, as long as its longest soak:
+    nothing else sees a service that dies and is started again between two looks.
+    """
+    checks = list(component.checks)
+    if manager and not any(check.kind == "process" for check in checks):
+        soak = max((check.spec.min_healthy_time for check in checks), default=0.0)
+        checks.insert(0, Check.model_validate({"process": {"min_healthy_time": soak}}))
+    compiled = []
+    taken: set[str] = set()
+    for check in checks:
+        data = _common(name, check, taken)
+        _add_parameters(data, check.spec, component, version, manager)
+        compiled.append(data)
+    return compiled
+
+
+def _common(component: str, check: Check, taken: set[str]) -> CheckData:
+    options: CheckOptions = check.spec
+    name = options.name or check.kind
+    unique, number = name, 1
+    while unique in taken:
+        number += 1
+        unique = f"{name}-{number}"
+    taken.add(unique)
+    return {
+        "id": f"{component}/{unique}",
+        "component": component,
+        "kind": check.kind,
+        "name": unique,
+        "critical": options.critical,
+        "timeout": min(options.timeout, options.deadline),
+        "interval": min(options.interval, options.deadline),
+        "deadline": options.deadline,
+        "min_healthy_time": options.min_healthy_time,
+    }
+
+
+def _add_parameters(
+    data: CheckData,
+    spec: CheckOptions,
+    component: Component,
+    version: str,
+    manager: Mapping[str, Any],
+) -> None:
+    if isinstance(spec, ProcessCheck):
+        data["manager"] = {"driver": "none"}
+        data["manager"].update(manager)  # type: ignore[typeddict-item]  # the driver's own data
+    elif isinstance(spec, (PortCheck, TcpCheck)):
+        data["address"] = spec.address
+        data["number"] = spec.number
+    elif isinstance(spec, HttpCheck):
+        _add_http(data, spec, version)
+    elif isinstance(spec, CommandCheck):
+        data["argv"] = list(spec.argv)
+        data["env"] = dict(spec.env)
+        data["directory"] = spec.directory or _live(component)
+
+
+def _add_http(data: CheckData, spec: HttpCheck, version: str) -> None:
+    expected = dict(spec.json_fields)
+    versioned = list(spec.versioned)
+    if spec.version is not None:
+        expected[spec.version] = version
+        if spec.version not in versioned:
+            versioned.append(spec.version)
+    data["url"] = spec.url
+    data["status"] = [spec.status] if isinstance(spec.status, int) else list(spec.status)
+    if spec.body is not None:
+        data["body"] = spec.body
+        # The old version must not be expected to say the name of the new one.
+        data["body_versioned"] = version in spec.body
+    data["json"] = expected
+    data["versioned"] = versioned
+    data["headers"] = dict(spec.headers)
+    data["verify_tls"] = spec.verify_tls
+
+
+def _live(component: Component) -> str:
+    return f"{component.path}/current" if component.layout == "releases" else component.path

@@ -1,0 +1,127 @@
+"""Layers that disagree, in words: the quickest way to a cause.
+
+A process that is active behind a closed port hangs in its start; an open port that answers 503 has
+lost a dependency; an endpoint that answers while the process is gone is somebody else's. Each of
+these is a finding of its own, beside the check that failed. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from deployguard.health.finding import Finding
+
+__all__ = ["disagreements"]
+
+Entry = Mapping[str, Any]
+
+
+def disagreements(host: str, checks: Sequence[Entry], versions: Mapping[str, str]) -> list[Finding]:
+    """What the layers of each component say against each other.
+
+    ``checks`` are the entries of a ``healthcheck.watch`` result, ``versions`` the deployed version
+    of each component. These findings are never critical: the failed check beside them is.
+    """
+    found: list[Finding] = []
+    for component in dict.fromkeys(str(entry["component"]) for entry in checks):
+        entries = [entry for entry in checks if entry["component"] == component]
+        for name, message, evidence in _of_component(entries, versions.get(component)):
+            found.append(Finding(host, component, "disagreement", name, message, False, evidence))
+    return found
+
+
+_Words = tuple[str, str, str]
+
+
+def _of_component(entries: Sequence[Entry], version: str | None) -> Iterator[_Words]:
+    layers: dict[str, list[Entry]] = {}
+    for entry in entries:
+        layers.setdefault(str(entry["layer"]), []).append(entry)
+    processes, ports = layers.get("process", []), layers.get("port", [])
+    https, others = layers.get("http", []), layers.get("tcp", [])
+    yield from _restarts(processes)
+    yield from _process_against_port(processes, ports)
+    yield from _http_against_below(processes, ports, https)
+    yield from _http_against_dependency(https, others)
+    for http in https:
+        yield from _versions(http, version)
+
+
+def _restarts(processes: Sequence[Entry]) -> Iterator[_Words]:
+    for process in processes:
+        count = int(process.get("restarts", 0))
+        if count:
+            times = "once" if count == 1 else f"{count} times"
+            said = _said(process)
+            yield "restarts", f"{said}, but it restarted {times} since the switch", _quote(process)
+
+
+def _process_against_port(processes: Sequence[Entry], ports: Sequence[Entry]) -> Iterator[_Words]:
+    for process in processes:
+        for port in ports:
+            evidence = _quote(process, port)
+            if _is(process, "healthy") and _is(port, "unhealthy"):
+                yield "process/port", f"{_said(process)}, but {port['message']}", evidence
+            if _down(process) and _is(port, "healthy"):
+                message = f"{_said(process)}, but {port['message']}: something else listens there"
+                yield "process/port", message, evidence
+
+
+def _http_against_below(
+    processes: Sequence[Entry], ports: Sequence[Entry], https: Sequence[Entry]
+) -> Iterator[_Words]:
+    below = [*processes, *ports]
+    for http in https:
+        status = http["observed"].get("status")
+        if _is(http, "unhealthy") and below and all(_is(entry, "healthy") for entry in below):
+            said = " and ".join(_short(entry) for entry in below)
+            answer = f"HTTP answers {status}" if status else "HTTP gives no answer"
+            yield "process/http", f"{said}, but {answer}", _quote(*below, http)
+        for process in processes:
+            if _down(process) and _is(http, "healthy"):
+                message = f"{_said(process)}, but HTTP answers {status}: something else serves it"
+                yield "process/http", message, _quote(process, http)
+
+
+def _http_against_dependency(
+    https: Sequence[Entry], dependencies: Sequence[Entry]
+) -> Iterator[_Words]:
+    for dependency in dependencies:
+        for http in https:
+            if _is(dependency, "unhealthy") and _is(http, "healthy"):
+                message = f"{dependency['message']}, but the health endpoint says it is well"
+                yield "http/tcp", message, _quote(http, dependency)
+
+
+def _versions(http: Entry, version: str | None) -> Iterator[_Words]:
+    for name, mismatch in http["observed"].get("mismatches", {}).items():
+        if version is not None and str(mismatch["expected"]) == version and "found" in mismatch:
+            message = f"serves version {mismatch['found']} though {version} was deployed"
+            yield "version", message, f"field {name}: {http['message']}"
+
+
+def _is(entry: Entry, state: str) -> bool:
+    return bool(entry["state"] == state)
+
+
+def _down(process: Entry) -> bool:
+    """Not there at all; one that restarts, or is not up yet, may well hold its port."""
+    return _is(process, "unhealthy") and bool(process.get("final")) and not process["restarts"]
+
+
+def _said(process: Entry) -> str:
+    observed = process["observed"]
+    if "active" in observed:
+        return f"the process manager says {observed['active']}"
+    if "status" in observed:
+        return f"the status command ended with {observed['status']}"
+    return "the process runs" if "pid" in observed else "the process is gone"
+
+
+def _short(entry: Entry) -> str:
+    return _said(entry) if entry["layer"] == "process" else str(entry["message"])
+
+
+def _quote(*entries: Entry) -> str:
+    return "\n".join(f"{entry['id']}: {entry['state']}: {entry['message']}" for entry in entries)

@@ -1,0 +1,24 @@
+"""What is wrong, in words: the one record that reports and incidents are written from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Finding"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check that failed, one layer that disagrees, one step that broke, in words.
+
+    ``layer`` is ``process``, ``port``, ``http``, ``tcp``, ``command``, ``step``, ``connection``,
+    ``guard``, ``drift`` or ``disagreement``.
+    """
+
+    host: str
+    component: str
+    layer: str
+    name: str
+    message: str
+    critical: bool = True
+    evidence: str = ""

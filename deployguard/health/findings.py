@@ -1,0 +1,70 @@
+"""The results of the host's checks as findings, with the evidence in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from deployguard.health.disagreement import disagreements
+from deployguard.health.finding import Finding
+
+__all__ = ["from_results", "step_failed"]
+
+
+class Versioned(Protocol):
+    """Where a component comes from, as far as it matters here."""
+
+    @property
+    def version(self) -> str: ...
+
+
+def from_results(
+    host: str, result: Mapping[str, Any], sources: Mapping[str, Versioned]
+) -> list[Finding]:
+    """One finding for each check that is not healthy, then the layers that disagree.
+
+    ``result`` is what ``healthcheck.watch`` returned on the host. Checks that had failed for good
+    come before those that were merely not there yet when the watch ended. A check that a restore
+    does not ask for is not critical.
+    """
+    checks = list(result.get("checks", []))
+    failed = [check for check in checks if check["state"] != "healthy" or not check["settled"]]
+    failed.sort(key=lambda check: (not check["required"], not check["settled"]))
+    versions = {name: source.version for name, source in sources.items()}
+    return [_of_check(host, check) for check in failed] + disagreements(host, checks, versions)
+
+
+def step_failed(host: str, operation: str, reason: str) -> Finding:
+    """A step of the procedure that broke; ``operation`` is its id, ``component:name``."""
+    component, colon, name = operation.partition(":")
+    if not colon:
+        component, name = "", operation
+    return Finding(host, component, "step", name or "step", reason)
+
+
+def _of_check(host: str, check: Mapping[str, Any]) -> Finding:
+    message = str(check["message"])
+    if not check["settled"]:
+        message = f"not settled when the watch ended: {message}"
+    return Finding(
+        host=host,
+        component=str(check["component"]),
+        layer=str(check["layer"]),
+        name=str(check["name"]),
+        message=message,
+        critical=bool(check["required"]),
+        evidence=_evidence(check),
+    )
+
+
+def _evidence(check: Mapping[str, Any]) -> str:
+    """What stands behind the message, one fact a line."""
+    lines = [f"{check['id']}: {check['state']} after {check['samples']} samples"]
+    after = check.get("first_healthy_after")
+    lines.append("never healthy" if after is None else f"first healthy after {after:.2f} s")
+    if check.get("restarts"):
+        lines.append(f"restarts since the start: {check['restarts']}")
+    for name, value in sorted(check.get("observed", {}).items()):
+        lines.append(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
+    return "\n".join(lines)

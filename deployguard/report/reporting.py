@@ -1,0 +1,176 @@
+"""After the deploy is over: the forensics are sealed, the incident is filed, the outbox is emptied.
+
+Nothing here can change what happened or the exit code. What goes wrong becomes a line in
+``Outcome.report_errors``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from deployguard import __version__
+from deployguard.errors import ExitCode
+from deployguard.evidence.layout import Folder
+from deployguard.evidence.redact import Redactor
+from deployguard.plan.model import Plan
+from deployguard.report import incident
+from deployguard.report.github import GitHubIssues
+from deployguard.report.outbox import Entry, Outbox
+from deployguard.rollout.member import Member
+from deployguard.rollout.outcome import Event, Listener, Outcome
+from deployguard.secret import Secret
+from deployguard.store.journal import SqliteJournal
+
+__all__ = ["Forensics", "deliver_pending", "redactor_for", "report"]
+
+#: What the issue may cost at the end of a deploy; after that the next command sends it.
+DEADLINE = 30.0
+TIMEOUT = 8.0
+TRIES = 3
+
+_FAILED = (ExitCode.ROLLED_BACK, ExitCode.NEEDS_PERSON)
+
+
+def redactor_for(plan: Plan) -> Redactor:
+    """Knows every secret that the plan names."""
+    names = list(plan.rescue.redact)
+    if plan.rescue.incident.github is not None:
+        names.append(plan.rescue.incident.github.token_env)
+    secrets = [Secret.from_environment(name) for name in names]
+    return Redactor([secret for secret in secrets if secret is not None])
+
+
+class Forensics:
+    """The forensics folder of one run; it is only made when there is something to put in it."""
+
+    def __init__(self, plan: Plan, version: str, started_at: float, hosts: list[str]) -> None:
+        self._plan = plan
+        self._version = version
+        self._started_at = started_at
+        self._hosts = hosts
+        self._lock = threading.Lock()
+        self._folder: Folder | None = None
+        self.problems: list[str] = []
+
+    def save(self, member: Member, pieces: Iterable[bytes]) -> None:
+        """Take one host's bundle. Called from the hosts' threads."""
+        folder = self._open()
+        problems = folder.add_bundle(member.name, pieces)
+        self.problems += [f"{member.name}: {problem}" for problem in problems]
+        if member.check_results:
+            folder.add_json(member.name, "checks.json", member.check_results)
+        member.forensics = str(folder.host(member.name))
+
+    def _open(self) -> Folder:
+        with self._lock:
+            if self._folder is None:
+                base = Path(self._plan.source).parent if self._plan.source else Path.cwd()
+                self._folder = Folder.create(
+                    base / self._plan.rescue.evidence.directory,
+                    self._version,
+                    int(self._started_at),
+                    self._hosts,
+                    redactor_for(self._plan),
+                )
+            return self._folder
+
+    def seal(self, outcome: Outcome) -> Outcome:
+        """Write ``metadata.json`` and the checksums; only for a deploy that failed."""
+        if outcome.exit_code not in _FAILED:
+            return outcome
+        try:
+            folder = self._open()
+            folder.finish(_metadata(outcome, self.problems))
+        except OSError as error:
+            note = f"the forensics could not be written: {error}"
+            return dataclasses.replace(outcome, report_errors=(*outcome.report_errors, note))
+        return dataclasses.replace(outcome, forensics=str(folder.path))
+
+
+def _metadata(outcome: Outcome, problems: list[str]) -> dict[str, Any]:
+    data = outcome.as_dict()
+    data["deployguard"] = __version__
+    data["controller"] = os.uname().nodename
+    data["problems"] = problems
+    return data
+
+
+def report(
+    outcome: Outcome, plan: Plan, journal: SqliteJournal, listen: Listener | None
+) -> Outcome:
+    """File the incident of a failed deploy, and send what earlier runs could not."""
+    github = plan.rescue.incident.github
+    key = f"incident/{outcome.transaction}"
+    if outcome.exit_code in _FAILED and github is not None:
+        outbox = Outbox(journal.path, clock=time.time)
+        filed = incident.render(outcome, plan, github, redactor_for(plan).text)
+        payload = {
+            **filed.to_payload(), "base_url": github.base_url, "token_env": github.token_env,
+        }
+        outbox.put("github", key, payload)
+        outbox.close()
+    return deliver_pending(outcome, journal, listen=listen, key=key)
+
+
+def deliver_pending(
+    outcome: Outcome, journal: SqliteJournal, *, listen: Listener | None = None, key: str = ""
+) -> Outcome:
+    """Try everything in the outbox once; the incident of this outcome is noted in it."""
+    outbox = Outbox(journal.path, clock=time.time)
+    try:
+        for entry in outbox.deliver({"github": _to_github}):
+            _note(entry, listen)
+        mine = outbox.entry(key) if key else None
+        left = [entry for entry in outbox.pending() if entry.last_error]
+    finally:
+        outbox.close()
+    errors = list(outcome.report_errors)
+    if mine is not None and mine.state != "delivered":
+        kept = "kept, the next command sends it" if mine.state == "pending" else "refused"
+        errors.append(f"the incident issue is not filed ({kept}): {mine.last_error}")
+    elif left:
+        errors.append(f"{len(left)} earlier reports still wait in the outbox")
+    url = mine.result.get("url") if mine is not None and mine.result else None
+    return dataclasses.replace(
+        outcome, incident_url=url or outcome.incident_url, report_errors=tuple(errors)
+    )
+
+
+def _note(entry: Entry, listen: Listener | None) -> None:
+    if listen is None:
+        return
+    if entry.state == "delivered" and entry.result:
+        words = f"incident {entry.result.get('action', 'filed')}: {entry.result.get('url', '')}"
+    else:
+        words = f"incident not filed: {entry.last_error}"
+    listen(Event(time.time(), "report", "note", "", words))
+
+
+def _to_github(payload: dict[str, Any]) -> object:
+    token_env = str(payload["token_env"])
+
+    def token() -> str:
+        from deployguard.report.delivery import Rejected
+
+        secret = Secret.from_environment(token_env)
+        if secret is None:
+            raise Rejected(f"${token_env} is not set", f"export {token_env} and run again")
+        return secret.reveal()
+
+    client = GitHubIssues(
+        str(payload["base_url"]),
+        str(payload["repo"]),
+        token,
+        clock=time.monotonic,
+        sleep=time.sleep,
+        timeout=TIMEOUT,
+        deadline=DEADLINE,
+        tries=TRIES,
+    )
+    return client.send(payload)

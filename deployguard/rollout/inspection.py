@@ -1,0 +1,66 @@
+"""The look before the leap: ``plan`` runs the very steps that ``apply`` begins with, and stops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from deployguard.drivers.registry import driver_of
+from deployguard.errors import DeployguardError
+from deployguard.rollout import guards, transaction
+from deployguard.rollout.deployment import Run
+from deployguard.rollout.member import Member
+from deployguard.rollout.preview import ComponentPreview, HostPreview, Preview
+
+__all__ = ["inspect", "preview"]
+
+
+def inspect(run: Run) -> dict[str, str]:
+    """Connect and look on every host, changing nothing. Answers what went wrong, by host.
+
+    Raises :class:`~deployguard.errors.UsageError` for an artifact that is damaged or unsafe.
+    """
+
+    def look(member: Member) -> str:
+        try:
+            transaction.connect(run.context, member)
+            transaction.inspect(run.context, member)
+        except DeployguardError as error:
+            return error.message
+        return ""
+
+    run.open_sources()
+    with run.executor() as executor:
+        answers = list(executor.map(look, run.members))
+    return {m.name: error for m, error in zip(run.members, answers, strict=True) if error}
+
+
+def preview(run: Run, failures: Mapping[str, str]) -> Preview:
+    """The answer of ``plan``, from members that :func:`inspect` has looked at."""
+    hosts = []
+    for member in run.members:
+        if member.name in failures:
+            hosts.append(HostPreview(member.name, error=failures[member.name]))
+            continue
+        parts = tuple(_component(member, name) for name in member.order)
+        hosts.append(HostPreview(member.name, parts, tuple(guards.verdicts(run.context, member))))
+    return Preview(run.plan.name, run.version, run.plan.environment, tuple(hosts))
+
+
+def _component(member: Member, name: str) -> ComponentPreview:
+    looked = member.looked["components"][name]
+    component = member.components[name]
+    kinds = ("changed", "added", "removed")
+    drift = [f"{kind} {path}" for kind in kinds for path in looked["drift"][kind]]
+    drift += [f"only on the host: {path}" for path in looked["only_on_host"]]
+    return ComponentPreview(
+        component=name,
+        version_live=looked["live"].get("version"),
+        version_new=str(member.new_version(name)),
+        added=tuple((path, size) for path, size in looked["added"]),
+        changed=tuple((path, size) for path, size in looked["changed"]),
+        removed=tuple((path, size) for path, size in looked["removed"]),
+        files=tuple((file["path"], file["change"]) for file in looked["files"]),
+        restarts=tuple(driver_of(component).titles(component)),
+        drift=tuple(drift),
+        bytes_to_send=int(looked["missing_bytes"]),
+    )

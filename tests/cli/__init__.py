@@ -1,0 +1,1 @@
+"""The command line: what it costs, what it says, and the code it ends with."""

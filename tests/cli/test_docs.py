@@ -1,0 +1,54 @@
+"""The documentation of the command line is in step with the code."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from deployguard.cli.reference import pages
+from deployguard.errors import Mistake
+from deployguard.rollout.outcome import PHASES, Event, Finding, HostOutcome, Outcome
+from deployguard.rollout.preview import ComponentPreview, HostPreview, Preview
+
+pytestmark = pytest.mark.docs
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+@pytest.mark.parametrize("name", ["cli.md", "exit-codes.md"])
+def test_generated_pages_are_current(name: str) -> None:
+    """Made again, the page is the same; if not: ``python -m deployguard.cli.reference``."""
+    assert (DOCS / name).read_text() == pages(DOCS)[DOCS / name]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [Event, Outcome, HostOutcome, Finding, Preview, HostPreview, ComponentPreview, Mistake],
+)
+def test_every_json_field_is_documented(record: type) -> None:
+    """What a line of ``--json`` holds is in docs/cli.md."""
+    text = (DOCS / "cli.md").read_text()
+    fields = [field.name for field in dataclasses.fields(record)]
+    missing = [field for field in fields if f"`{field}`" not in text]
+    assert not missing
+
+
+def test_every_phase_is_documented() -> None:
+    """A program may show phases it has read about."""
+    text = (DOCS / "cli.md").read_text()
+    assert all(f"`{phase}`" in text for phase in PHASES)
+
+
+@pytest.mark.parametrize(
+    "page", [*DOCS.glob("*.md"), *ROOT.glob("*.md")], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    """A link to a file of this repository leads to one that is there."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        if "://" not in target and not target.startswith("mailto:"):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
