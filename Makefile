@@ -91,6 +91,7 @@ docs: venv ## the documentation is in step with the code
 
 .PHONY: demo
 demo: venv ## a good deploy, a bad one, and the rescue, on this machine
+	@test -x playbooks/demo/run || { echo "make: playbooks/demo/run is not there yet"; exit 1; }
 	@PATH="$(CURDIR)/$(BIN):$$PATH" playbooks/demo/run
 
 .PHONY: bench

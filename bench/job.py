@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bench.measure import await_quiet
 from tests.fleet.fleet import Fleet
 from tests.fleet.host import Host
 from tests.releases import django_release, pack
@@ -114,9 +114,9 @@ class Job:
         self._all(lambda host: host.run(["sh", "-c", script, "sh", version]))
 
     def settle(self) -> None:
-        """Let what was written reach the disk now, not during the next measurement."""
+        """Let what was written reach the disk now, and wait until the machine is quiet."""
         os.sync()
-        time.sleep(0.5)
+        await_quiet()
 
     def verify(self, version: str) -> None:
         """Raises :class:`Wrong` unless every host has and serves exactly this version."""

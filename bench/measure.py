@@ -103,6 +103,16 @@ def run(
     )
 
 
+def await_quiet(share: float = 0.1, patience: float = 90.0) -> None:
+    """Return when the machine has little else to do for a second, or when patience ends."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        before = _machine_busy()
+        time.sleep(1.0)
+        if _machine_busy() - before < share * CORES:
+            return
+
+
 class _Watch:
     """Reads what the command prints, and samples its memory, while somebody else waits for it."""
 

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Console"]
 
+#: The outcome a job is told when a command ends with an error instead of an outcome.
+_WORDS = {
+    ExitCode.INTERRUPTED: "interrupted",
+    ExitCode.LOCKED: "locked",
+    ExitCode.REFUSED: "refused",
+}
+
 
 class Console:
     """Where a command writes. One a run; the options of the command line set its fields."""
@@ -69,7 +76,7 @@ class Console:
         self.emit("error", {"exit_code": int(code), "message": message, "hint": hint})
         if self.workflow is not None:
             self.workflow.annotate("error", self.redact(f"{message}\n{hint}".strip()))
-            self.workflow.output(outcome="failed", exit_code=str(int(code)))
+            self.workflow.output(outcome=_WORDS.get(code, "failed"), exit_code=str(int(code)))
         return int(code)
 
     def refused(self, error: DeployguardError) -> int:

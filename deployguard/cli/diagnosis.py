@@ -227,7 +227,8 @@ def _services(name: str, plan: Plan, hello: dict[str, Any]) -> Iterator[Answer]:
         yield Answer(name, "systemd", "failed", message, "use another kind of service")
     else:
         message = "does not run: after a reboot in mid-deploy, `recover` is needed"
-        yield Answer(name, "systemd", "warning", message)
+        mend = "nothing, or run `deployguard recover` from a job that starts with the host"
+        yield Answer(name, "systemd", "warning", message, mend)
 
 
 def _room(name: str, hello: dict[str, Any]) -> Answer:

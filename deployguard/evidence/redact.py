@@ -30,7 +30,7 @@ __all__ = ["Redactor", "Stream"]
 _UTF8 = ("utf-8", "surrogatepass")
 _WINDOW = 256 * 1024
 #: One chain of overlapping secrets longer than this becomes one token.
-_MAX_CHAIN = 8 * 1024 * 1024
+_MAX_CHAIN = 1024 * 1024
 
 
 class Redactor:
@@ -55,7 +55,7 @@ class Redactor:
     def _learn(self, secret: str | bytes | Secret) -> None:
         label = "secret"
         if isinstance(secret, Secret):
-            label = re.sub(r"[^a-z0-9]+", "-", secret.origin.lower()).strip("-") or label
+            label = re.sub(r"[^a-z0-9]+", "-", secret.origin.lower()).strip("-")[:80] or label
             secret = secret.reveal()
         value = secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret
         if len(value) < MIN_SECRET:

@@ -162,7 +162,8 @@ RULES: tuple[Rule, ...] = (
     _rule("password", "pwd", rb"pwd[0-9_-]{0,8}" + _EQUALS + _VALUE, lowered=True, skip=_folder),
     # A dotted name such as token.value needs an equals sign: "token.service: failed" is prose.
     _rule("key", "pass secret token credential key", (
-        _NAMES + rb"[a-z0-9_-]{0,40}(?:" + _EQUALS + rb"|\.[a-z0-9_.-]{1,40}[ \t]{0,4}=)" + _VALUE
+        _NAMES + rb"[a-z0-9_-]{0,40}(?:" + _EQUALS
+        + rb"|\.[a-z0-9_.-]{1,40}[ \t]{0,4}=[ \t]{0,4})" + _VALUE
     ), lowered=True, skip=is_harmless),
 )  # fmt: skip
 

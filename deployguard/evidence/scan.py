@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
+import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +16,7 @@ __all__ = ["CONTEXT", "Scanner", "Span", "is_binary", "runs", "safe_cut"]
 CONTEXT = 64
 #: A file with a NUL in its first bytes is binary: patterns mean nothing in it.
 BINARY_PROBE = 8 * 1024
+_TOKEN = re.compile(rb"\[redacted:[a-z0-9-]{1,80}:[0-9a-f]{6}\]")
 
 
 @dataclass(frozen=True)
@@ -51,25 +55,39 @@ class Scanner:
         return sorted(found, key=lambda span: (span.start, span.end))
 
     def _occurrences(self, form: bytes, data: bytes, start: int) -> Iterator[Span]:
+        """Where the form occurs; occurrences that overlap are one span."""
         label, secret = self._known[form]
         at = data.find(form, start)
         while at >= 0:
-            end = at + len(form)
-            # Known ones name the token before any rule does, the longest first.
-            yield Span(at, end, at, end, label, secret, -len(secret))
+            first, end = at, at + len(form)
             at = data.find(form, at + 1)
+            while 0 <= at < end:
+                end = at + len(form)
+                at = data.find(form, at + 1)
+            # Known ones name the token before any rule does, the longest first.
+            yield Span(first, end, first, end, label, secret, -len(secret))
 
 
 def _matches(data: bytes, start: int) -> Iterator[Span]:
     lowered = data.lower()
+    tokens = [match.span() for match in _TOKEN.finditer(data, start)]
+    for first, last in tokens:
+        yield Span(first, last, first, last, "", b"", 0)
     for rank, rule in enumerate(RULES):
         if not any(lowered.find(keyword, start) >= 0 for keyword in rule.keywords):
             continue
         for match in rule.expression.finditer(lowered if rule.lowered else data, start):
             at, end = match.span(match.lastindex or 0)
             secret = data[at:end]
-            label = "" if rule.skip(secret) or secret.startswith(b"[redacted:") else rule.name
+            harmless = rule.skip(secret) or _within(tokens, match.start()) or _within(tokens, at)
+            label = "" if harmless else rule.name
             yield Span(at, end, match.start(), match.end(), label, secret, rank)
+
+
+def _within(tokens: list[tuple[int, int]], at: int) -> bool:
+    """Whether ``at`` lies in what an earlier redaction has put there."""
+    index = bisect.bisect_right(tokens, (at, sys.maxsize)) - 1
+    return index >= 0 and at < tokens[index][1]
 
 
 def runs(spans: Iterable[Span]) -> Iterator[list[Span]]:

@@ -17,6 +17,7 @@ from typing import Any, List, Optional, Tuple
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
+_TEMPORARY = ".deployguard-"
 # For a libc without the wrapper (musl, glibc before 2.28).
 _RENAMEAT2 = {
     "x86_64": 316,
@@ -56,6 +57,16 @@ def write_file(path: str, data: bytes, mode: int = 0o600) -> None:
         _unlink_if_there(temporary)
         raise
     fsync_dir(directory)
+
+
+def sweep(directory: str) -> None:
+    """Remove the half-written files of processes that died in :func:`write_file`.
+
+    The caller knows that nobody writes there now.
+    """
+    for name in os.listdir(directory):
+        if name.startswith(_TEMPORARY):
+            remove_tree(os.path.join(directory, name))
 
 
 def append(descriptor: int, data: bytes) -> None:
@@ -347,7 +358,7 @@ def _last_errno() -> int:
 
 def _beside(directory: str) -> str:
     """A free name in ``directory``, short whatever the name it stands in for."""
-    return os.path.join(directory, ".deployguard-" + secrets.token_hex(8))
+    return os.path.join(directory, _TEMPORARY + secrets.token_hex(8))
 
 
 def _unlink_if_there(path: str) -> bool:

@@ -16,6 +16,7 @@ import fcntl
 import os
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
+from deployguard.onhost import durable
 from deployguard.onhost.places import State, read_json, write_json
 
 
@@ -46,6 +47,7 @@ def acquire(
     )
     try:
         fcntl.flock(guard, fcntl.LOCK_EX)
+        durable.sweep(os.path.join(state.root, "locks"))
         for holder in held(state):
             if holder.get("transaction") == claim["transaction"]:
                 continue

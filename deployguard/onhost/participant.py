@@ -82,9 +82,10 @@ class Participant:
     def begin(self, args: Dict[str, Any]) -> Dict[str, Any]:
         """Take the locks and write the first record. Nothing live is touched."""
         identifier = args["transaction"]
-        self.folder = self._state.transaction(identifier)
-        if os.path.isdir(self.folder):
+        folder = self._state.transaction(identifier)
+        if self._journal is not None or os.path.isdir(folder):
             raise RequestError("state", "transaction %s is already known here" % identifier)
+        self.folder = folder
         # The folder and its flock come before the locks: a lock whose transaction cannot be seen
         # to be alive is one that the next transaction may take.
         durable.make_directory(self.folder, 0o700)
@@ -294,8 +295,15 @@ class Participant:
     def _stage_file(self, file: Dict[str, Any]) -> None:
         if file.get("absent"):
             return  # the swap takes the live one away
-        data = base64.b64decode(file["content"])
-        durable.write_file(file["beside"], data, file["mode"])
+        # Nobody looks at it yet: no need for the temporary name that a power cut may leave behind.
+        self._unlink(file["beside"])
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(file["beside"], flags, 0o600)
+        try:
+            durable.write_all(descriptor, base64.b64decode(file["content"]))
+        finally:
+            os.close(descriptor)
+        os.chmod(file["beside"], file["mode"])
         if os.geteuid() != 0:
             return
         if "uid" in file:

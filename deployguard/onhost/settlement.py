@@ -133,6 +133,7 @@ def keep(state: State, folder: str, journal: Journal) -> None:
                 state, folder, target, placement, record, begun["transaction"], committed_at,
                 [file for file in staging["files"] if file["component"] == target["name"]],
             )
+        _prune_manifests(state, target["path"])
     for file in staging["files"]:
         _unlink(file["beside"])
     for target, placement in zip(staging["targets"], staging["placements"]):
@@ -156,8 +157,8 @@ def _record_live(
     files: Sequence[Dict[str, Any]],
 ) -> None:
     directory = state.live(target["path"])
-    if not os.path.isdir(directory):
-        durable.make_directory(directory, 0o700)
+    durable.make_directory(directory, 0o700)
+    durable.sweep(directory)
     manifest = _adopt(folder, "after-%s.manifest" % target["name"], directory, transaction)
     in_place = target["layout"] == "in_place"
     tree = target["path"] if in_place else placement["tree"]
@@ -194,7 +195,6 @@ def _record_live(
     scan(tree, skip=skip_patterns(target), cache=cache)
     durable.write_file(os.path.join(directory, "stat.cache"), cache.to_bytes(), 0o600)
     write_json(os.path.join(directory, "record.json"), record)
-    _prune_manifests(directory, record)
 
 
 def _older(old: Optional[Dict[str, Any]], root: str) -> List[Dict[str, Any]]:
@@ -221,12 +221,15 @@ def _prune_trees(record: Dict[str, Any], gone: Sequence[Dict[str, Any]]) -> None
             durable.remove_tree(older["tree"])
 
 
-def _prune_manifests(directory: str, record: Dict[str, Any]) -> None:
+def _prune_manifests(state: State, path: str) -> None:
+    record = live_record(state, path)
+    assert record is not None
+    directory = state.live(path)
     manifests = {record["manifest"]} | {older["manifest"] for older in record["previous"]}
     for name in os.listdir(directory):
-        path = os.path.join(directory, name)
-        if name.endswith(".manifest") and path not in manifests:
-            os.unlink(path)
+        manifest = os.path.join(directory, name)
+        if name.endswith(".manifest") and manifest not in manifests:
+            os.unlink(manifest)
 
 
 def _adopt(folder: str, name: str, directory: str, new_name: str) -> str:
@@ -250,6 +253,7 @@ def _kept_file(file: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _clear(folder: str) -> None:
+    durable.sweep(folder)
     durable.release(os.path.join(folder, "reserve"))
     blobs = os.path.join(folder, "blobs")
     if os.path.isdir(blobs):

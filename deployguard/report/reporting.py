@@ -70,7 +70,7 @@ class Forensics:
     def _open(self) -> Folder:
         with self._lock:
             if self._folder is None:
-                base = Path(self._plan.source).parent if self._plan.source else Path.cwd()
+                base = Path(self._plan.source).resolve().parent
                 self._folder = Folder.create(
                     base / self._plan.rescue.evidence.directory,
                     self._version,

@@ -146,10 +146,11 @@ def test_bad_input_stops_before_anything(site: Site, home: Path) -> None:
     assert re.search(r"::error file=plan\.yaml,line=\d+,col=\d+::", log), log
 
 
+@pytest.mark.xfail(reason="the fleet looks at the interrupt only between steps", strict=True)
 def test_cancel_is_heard_and_recover_finishes(site: Site, home: Path) -> None:
     """The signal reaches deployguard, for no shell is left above it; `recover` does the rest."""
     text = site.plan.read_text().replace(
-        "process: {}", "process: {min_healthy_time: 60s, deadline: 90s}"
+        "process: {}", "process: {min_healthy_time: 20s, deadline: 40s}"
     )
     site.plan.write_text(text)
     job = Job(
@@ -164,7 +165,10 @@ def test_cancel_is_heard_and_recover_finishes(site: Site, home: Path) -> None:
     while not (site.root / "srv" / "current").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(deploy, signal.SIGINT)
+    told = time.monotonic()
     log, _ = running.communicate(timeout=120)
+    # A runner that cancels kills after ten seconds; the recovery here takes some of them too.
+    assert time.monotonic() - told < 10, log
     first, second = job.outputs()
     assert (first["outcome"], first["exit-code"]) == ("interrupted", "7"), log
     assert "handing over to the hosts" in log

@@ -116,8 +116,7 @@ def test_a_secret_names_its_token_after_its_origin() -> None:
 
 # Put together here: scanners of repositories take whole ones for leaks.
 SAMPLES = {
-    "private-key": "-----BEGIN RSA PRIV"
-    + "ATE KEY-----\nMIIE\nabc=\n-----END RSA PRIVATE KEY-----",
+    "private-key": "-----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc=\n-----END RSA PRIVATE KEY-----",
     "aws-key-id": "AK" + "IAIOSFODNN7EXAMPLE",
     "github": "gh" + "p_" + "a1B2" * 9,
     "gitlab": "gl" + "pat-" + "x1Y2z3" * 4,
@@ -154,7 +153,9 @@ def test_each_rule_finds_its_kind(name: str) -> None:
     redactor = Redactor()
     out = redactor.text(f"x {SAMPLES[name]} y")
     assert redactor.report()["replaced"] == {name: 1}
-    assert out.startswith("x ") and out.endswith(" y") or name in ("authorization", "cookie")
+    assert out.startswith("x ")
+    # A header's value is the rest of its line.
+    assert out.endswith(" y") or name in ("authorization", "cookie")
 
 
 def test_every_rule_has_a_sample() -> None:
@@ -300,6 +301,7 @@ PARTS = st.lists(
 @pytest.mark.usefixtures("small_windows")
 @given(parts=PARTS, sizes=st.lists(st.integers(1, 300), min_size=1, max_size=5))
 @example(parts=["aaaaaaaa"] * 30, sizes=[7])
+@example(parts=["xAK" + "IAIOSFODNN7EXAMPLE"] * 90, sizes=[1])
 @example(parts=["password=", "hunter2hunter2", "\n"] * 30, sizes=[1])
 def test_the_pieces_in_which_bytes_arrive_change_nothing(
     parts: list[str], sizes: list[int]
@@ -328,7 +330,7 @@ def test_a_stream_of_megabytes_hides_secrets_at_every_border() -> None:
 def test_nothing_but_secrets_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of one letter that is part of a secret becomes a token, and more is hidden than
     need be."""
-    monkeypatch.setattr(redact_module, "_MAX_CHAIN", 600_000)
+    monkeypatch.setattr(redact_module, "_MAX_CHAIN", 500_000)
     redactor = Redactor(["aaaaaaaa"])
     out = streamed(redactor, b"a" * 1_500_000, [65536])
     assert len(out) < 200 and b"aaaaaaaa" not in out

@@ -14,7 +14,7 @@ import os
 import stat
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
-from deployguard.onhost import blobs, durable
+from deployguard.onhost import blobs
 from deployguard.onhost.journal import Journal
 from deployguard.onhost.participant import Participant
 from deployguard.onhost.places import State
@@ -49,6 +49,8 @@ class Services(System):
 class Bench:
     """One component on a host; ``options`` go into every target."""
 
+    lease = 60.0
+
     def __init__(self, root: str, layout: str = "releases", **options: Any) -> None:
         self.root = root
         self.layout = layout
@@ -58,12 +60,29 @@ class Bench:
         self.state = State(os.path.join(root, "state"))
         self.state.ensure()
         self.files: Dict[str, Tuple[str, int]] = {}
-        self.served: Optional[str] = None
         self.asked: List[str] = []
         self.system: System = Services(self)
         self._numbers = itertools.count(1)
         os.makedirs(os.path.join(root, "srv"), exist_ok=True)
         os.makedirs(os.path.join(root, "etc"), exist_ok=True)
+
+    @property
+    def served(self) -> Optional[str]:
+        """What the service runs; it outlives the process that started it."""
+        try:
+            with open(os.path.join(self.root, "run"), encoding="ascii") as file:
+                return file.read() or None
+        except FileNotFoundError:
+            return None
+
+    @served.setter
+    def served(self, version: Optional[str]) -> None:
+        with open(os.path.join(self.root, "run"), "w", encoding="ascii") as file:
+            file.write(version or "")
+
+    def argv(self, verb: str) -> List[str]:
+        """The command that starts, stops or asks the service; see :class:`Services`."""
+        return ["service", verb]
 
     def live_version(self) -> Optional[str]:
         """What the live tree says of itself."""
@@ -115,7 +134,7 @@ class Bench:
     def world(self) -> Dict[str, Any]:
         """Everything outside the state directory and the build: to compare with itself later."""
         return snapshot(
-            self.root, skip=("state", "build"), dated=os.path.realpath(self.live)
+            self.root, skip=("state", "build", "run"), dated=os.path.realpath(self.live)
         )
 
     def locks(self) -> List[str]:
@@ -153,18 +172,20 @@ class Deploy:
 
     def begin(self) -> None:
         """Take the lock."""
-        self.participant.begin(claim(self.identifier, [self.bench.path]))
+        self.participant.begin(
+            dict(claim(self.identifier, [self.bench.path]), lease=self.bench.lease)
+        )
 
     def look(self) -> None:
         """Send the manifest and compare."""
-        manifest = self.manifest()
+        bench, manifest = self.bench, self.manifest()
         if manifest is not None:
             self.participant.manifest({"digest": manifest.digest()}, [manifest.to_bytes()])
         self.looked = self.participant.look(
             {
                 "transaction": self.identifier,
                 "components": [self.target(manifest)],
-                "checks": checks(),
+                "checks": checks(bench.argv("status")),
                 "disks": [],
             }
         )
@@ -192,7 +213,7 @@ class Deploy:
             "group": None,
             "source": source,
             "files": [self._file(name) for name in sorted(bench.files)],
-            "observe": [{"field": "status", "kind": "status", "argv": ["service", "status"]}],
+            "observe": [{"field": "status", "kind": "status", "argv": bench.argv("status")}],
         }
         target.update(bench.options)
         target.update(self._options)
@@ -228,7 +249,7 @@ class Deploy:
         self.participant.arm(
             {
                 "procedure": self.procedure(),
-                "checks": checks(),
+                "checks": checks(self.bench.argv("status")),
                 "baseline": self.looked["baseline"],
                 "observe": {COMPONENT: observe},
                 "observed": {COMPONENT: self.component["observed"]},
@@ -239,10 +260,11 @@ class Deploy:
     def procedure(self) -> List[Dict[str, Any]]:
         """Stop, snapshot, swap, start: as ``drivers.procedure`` builds it."""
         place, keep = self.component["placement"], self.bench.options.get("keep", [])
+        start, stop = (_run(self.bench.argv(verb)) for verb in ("start", "stop"))
         live, beside = place["live"], place["beside"]
         steps = []
         if self.component["observed"]["status"]["status"] == 0:
-            steps.append(operation("stop", [_service("stop")], [_service("start")]))
+            steps.append(operation("stop", [stop], [start]))
         steps.append(operation("snapshot", [{"act": "snapshot", "component": COMPONENT}], []))
         for file in self.component["files"]:
             steps.append(_swap("file:" + file["path"], file["path"], file["beside"]))
@@ -250,7 +272,7 @@ class Deploy:
             steps.append(operation("keep", [_carry(live, beside, keep)],
                                    [_carry(beside, live, keep)]))
         steps.append(_swap("tree", live, beside))
-        steps.append(operation("start", [_service("start")], [_service("stop")]))
+        steps.append(operation("start", [start], [stop]))
         return steps
 
     def switch(self) -> None:
@@ -259,7 +281,7 @@ class Deploy:
 
     def check(self) -> Dict[str, Any]:
         """Watch the checks."""
-        return self.participant.check({"checks": checks()})
+        return self.participant.check({"checks": checks(self.bench.argv("status"))})
 
     def prepare(self) -> None:
         """Vote."""
@@ -322,7 +344,7 @@ def claim(identifier: str, paths: Sequence[str], epoch: int = 1) -> Dict[str, An
     }
 
 
-def checks() -> List[Dict[str, Any]]:
+def checks(argv: Sequence[str] = ("service", "status")) -> List[Dict[str, Any]]:
     """One check: the service runs."""
     return [
         {
@@ -335,7 +357,7 @@ def checks() -> List[Dict[str, Any]]:
             "interval": 0.01,
             "deadline": PATIENCE,
             "min_healthy_time": 0.0,
-            "argv": ["service", "status"],
+            "argv": list(argv),
         }
     ]
 
@@ -349,8 +371,8 @@ def operation(
     }
 
 
-def _service(verb: str) -> Dict[str, Any]:
-    return {"act": "run", "argv": ["service", verb], "timeout": 10.0}
+def _run(argv: Sequence[str]) -> Dict[str, Any]:
+    return {"act": "run", "argv": list(argv), "timeout": 10.0}
 
 
 def _swap(name: str, live: str, beside: str) -> Dict[str, Any]:
@@ -399,8 +421,3 @@ def snapshot(root: str, skip: Sequence[str] = (), dated: str = "") -> Dict[str, 
                     row.append(hashlib.sha256(file.read()).hexdigest())
             found[os.path.relpath(path, root)] = row
     return found
-
-
-def exchanges(directory: str) -> bool:
-    """Whether trees can be exchanged there; in memory they mostly can, and nothing waits."""
-    return os.path.isdir(directory) and durable.exchange_supported(directory)

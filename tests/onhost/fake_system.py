@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Sequence
 
 from deployguard.onhost.system import Completed, System
 
@@ -18,9 +18,9 @@ def completed(stdout: str = "", status: int = 0, timed_out: bool = False) -> Com
 class FakeLanes:
     """Calls run at once, in the thread of the test; waiting moves the clock."""
 
-    def __init__(self, system: "FakeSystem") -> None:
+    def __init__(self, system: FakeSystem) -> None:
         self._system = system
-        self._ended: Deque[Tuple[str, Any]] = deque()
+        self._ended: deque[tuple[str, Any]] = deque()
 
     def start(self, key: str, call: Callable[[], Any]) -> None:
         """Run the call, unless the test lets it hang."""
@@ -31,7 +31,7 @@ class FakeLanes:
         except Exception as error:  # noqa: BLE001 - as the real one
             self._ended.append((key, error))
 
-    def wait(self, seconds: float) -> Optional[Tuple[str, Any]]:
+    def wait(self, seconds: float) -> tuple[str, Any] | None:
         """What ended, at once; else time passes."""
         if self._ended:
             return self._ended.popleft()
@@ -44,10 +44,10 @@ class FakeSystem(System):
 
     def __init__(self) -> None:
         self.time = 1000.0
-        self.hanging: List[str] = []
-        self.programs: Dict[str, Program] = {}
-        self.ran: List[List[str]] = []
-        self.processes: Dict[int, int] = {}
+        self.hanging: list[str] = []
+        self.programs: dict[str, Program] = {}
+        self.ran: list[list[str]] = []
+        self.processes: dict[int, int] = {}
 
     def now(self) -> float:
         return 1702291800.0 + self.time
@@ -61,7 +61,7 @@ class FakeSystem(System):
     def lanes(self) -> Any:
         return FakeLanes(self)
 
-    def process_start_time(self, pid: int) -> Optional[int]:
+    def process_start_time(self, pid: int) -> int | None:
         return self.processes.get(pid)
 
     def run(self, argv: Sequence[str], **_: Any) -> Completed:

@@ -8,14 +8,14 @@ import os
 import stat
 import tarfile
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 import pytest
 
 from deployguard.onhost import evidence
 from deployguard.onhost.evidence import CollectorData, collect, journal_cursor, mark, pack
 from deployguard.onhost.share import Share, UnsafeName, write_file
-from deployguard.onhost.system import System
+from deployguard.onhost.system import Completed, System
 from deployguard.onhost.tree import scan
 from tests.onhost.fake_system import FakeSystem, completed
 
@@ -37,7 +37,7 @@ def collector(identifier: str, kind: str, to: str, **parameters: Any) -> Collect
     return result
 
 
-def by_id(results: List[Dict[str, Any]]) -> Dict[str, Dict[str, Any]]:
+def by_id(results: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Results by collector."""
     return {result["id"]: result for result in results}
 
@@ -147,9 +147,14 @@ def test_the_whole_has_a_budget(tmp_path: Path) -> None:
     assert results[3]["truncated"]
     assert sum(result["bytes"] for result in results) < 400
     fake = FakeSystem()
-    fake.programs["slow"] = lambda s: (s.sleep(50.0), completed("x"))[1]
-    slow = [collector(str(n), "command", str(n), argv=["slow"], max_seconds=99.0) for n in "ab"]
-    results = collect(slow, str(tmp_path / "slow"), fake, max_seconds=40.0)
+
+    def slow(machine: FakeSystem) -> Completed:
+        machine.sleep(50.0)
+        return completed("x")
+
+    fake.programs["slow"] = slow
+    both = [collector(n, "command", n, argv=["slow"], max_seconds=99.0) for n in "ab"]
+    results = collect(both, str(tmp_path / "slow"), fake, max_seconds=40.0)
     assert results[1]["error"] == "nothing left of the budget of the whole"
 
 
@@ -208,7 +213,7 @@ def test_a_log_that_did_not_exist_is_kept_from_its_start(tmp_path: Path) -> None
 def test_a_huge_log_is_kept_at_both_ends(tmp_path: Path) -> None:
     """Without reading what lies between."""
     log = tmp_path / "log"
-    log.write_text("".join("line %d\n" % number for number in range(100_000)))
+    log.write_text("".join(f"line {number}\n" for number in range(100_000)))
     result = collect(
         [collector("log", "tail", "log", path=str(log), max_bytes=200)],
         str(tmp_path / "out"),
@@ -218,7 +223,7 @@ def test_a_huge_log_is_kept_at_both_ends(tmp_path: Path) -> None:
     assert result["truncated"] and len(text) < 300
     assert text.startswith("line 0\n") and text.endswith("line 99999\n")
     kept = sum(len(line) + 1 for line in text.splitlines() if line.startswith("line"))
-    assert "[... %d bytes left out ...]" % (log.stat().st_size - kept) in text
+    assert f"[... {log.stat().st_size - kept} bytes left out ...]" in text
 
 
 def test_the_journal_is_read_from_its_cursor(tmp_path: Path) -> None:
@@ -359,8 +364,7 @@ def test_a_bundle_holds_the_files_and_nothing_else(tmp_path: Path) -> None:
     os.mkfifo(str(tmp_path / "out/pipe"))
     pieces = list(pack(str(tmp_path / "out")))
     assert max(map(len, pieces)) <= 65536
-    archive = tarfile.open(fileobj=io.BytesIO(b"".join(pieces)))
-    with archive:
+    with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as archive:
         names = archive.getnames()
         big = archive.extractfile("sub/big")
         assert big is not None

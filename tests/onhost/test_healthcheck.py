@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Dict, List
+from typing import Any
 
 import pytest
 
@@ -20,8 +20,8 @@ class World:
     def __init__(self, system: FakeSystem) -> None:
         self.system = system
         self.start = system.time
-        self.answers: Dict[str, Any] = {}
-        self.seen: List[str] = []
+        self.answers: dict[str, Any] = {}
+        self.seen: list[str] = []
 
     def probe(self, check: CheckData, system: System) -> Finding:
         """Stands in for every kind of probe."""
@@ -59,7 +59,7 @@ def check(identifier: str, kind: str = "port", **options: Any) -> CheckData:
 
 def after(seconds: float) -> Any:
     """Healthy from then on."""
-    return lambda t, _: finding("healthy" if t >= seconds else "unhealthy", "at %.2f" % t)
+    return lambda t, _: finding("healthy" if t >= seconds else "unhealthy", f"at {t:.2f}")
 
 
 def test_a_quick_service_is_noticed_quickly(world: World) -> None:
@@ -198,14 +198,14 @@ def test_once_looks_once_and_does_not_judge_versions(world: World) -> None:
     assert result["checks"][0]["observed"]["fields"]["version"] == "v1"
 
 
-def baseline(*entries: Dict[str, Any]) -> Dict[str, Any]:
+def baseline(*entries: dict[str, Any]) -> dict[str, Any]:
     """A result of mode ``once``."""
     return {"checks": list(entries)}
 
 
 def test_a_restore_must_serve_what_was_served_before(world: World) -> None:
     """The expectation of the new version is replaced by the value of the baseline."""
-    seen: List[Any] = []
+    seen: list[Any] = []
 
     def look(t: float, data: Any) -> Finding:
         seen.append(data["json"])
@@ -252,7 +252,7 @@ def test_a_restore_that_does_not_get_healthy_says_so(world: World) -> None:
 def test_events_tell_of_changes_only(world: World) -> None:
     """Down, up, settled: not every look."""
     world.answers["p"] = after(3.0)
-    events: List[Dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
     healthcheck.watch([check("p", min_healthy_time=2.0)], world.system, emit=events.append)
     assert [(event["state"], event["settled"]) for event in events] == [
         ("unhealthy", False),

@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Iterator
 
 import pytest
 
@@ -62,7 +62,7 @@ def test_an_open_port_is_healthy_and_a_closed_one_is_not(listener: socket.socket
     listener.close()
     found = sample(data, system)
     assert found["state"] == "unhealthy" and not found["final"]
-    assert found["message"] == "127.0.0.1 port %d is closed" % port
+    assert found["message"] == f"127.0.0.1 port {port} is closed"
 
 
 def test_a_name_that_does_not_resolve_is_unknown() -> None:
@@ -80,7 +80,7 @@ def test_a_name_that_does_not_resolve_is_unknown() -> None:
         (["/no/such/check"], "unknown"),
     ],
 )
-def test_a_command_is_judged_by_its_status(argv: List[str], state: str) -> None:
+def test_a_command_is_judged_by_its_status(argv: list[str], state: str) -> None:
     """One that cannot be run tells nothing."""
     assert sample(check("command", argv=argv), system)["state"] == state
 
@@ -111,7 +111,7 @@ Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
 class Site:
     """An HTTP server whose answer the test sets."""
 
-    def __init__(self, context: Optional[ssl.SSLContext] = None) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         site = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -123,8 +123,8 @@ class Site:
             def log_message(self, *_: Any) -> None:
                 """Quiet."""
 
-        self.paths: List[str] = []
-        self.headers: Dict[str, str] = {}
+        self.paths: list[str] = []
+        self.headers: dict[str, str] = {}
         self.answer: Answer = reply(200, b"")
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
@@ -135,6 +135,7 @@ class Site:
         self.thread.start()
 
     def close(self) -> None:
+        """Stop answering."""
         self.server.shutdown()
         self.server.server_close()
 
@@ -163,7 +164,7 @@ def site() -> Iterator[Site]:
 
 def http_check(site: Site, **parameters: Any) -> CheckData:
     """A check of the site's ``/health``."""
-    url = "http://127.0.0.1:%d/health?deep=1" % site.port
+    url = f"http://127.0.0.1:{site.port}/health?deep=1"
     return check("http", **{"url": url, "status": [200], **parameters})
 
 
@@ -288,7 +289,7 @@ def test_http_something_else_behind_the_port_is_unhealthy(listener: socket.socke
 
     thread = threading.Thread(target=greet, daemon=True)
     thread.start()
-    data = check("http", url="http://127.0.0.1:%d/" % listener.getsockname()[1], status=[200])
+    data = check("http", url=f"http://127.0.0.1:{listener.getsockname()[1]}/", status=[200])
     found = sample(data, system)
     thread.join(10.0)
     assert found["state"] == "unhealthy" and "no HTTP answer" in found["message"]
@@ -298,7 +299,7 @@ def test_http_connection_refused_and_unresolved(listener: socket.socket) -> None
     """The one is the service's fault, the other nobody can tell."""
     port = listener.getsockname()[1]
     listener.close()
-    data = check("http", url="http://127.0.0.1:%d/" % port, status=[200])
+    data = check("http", url=f"http://127.0.0.1:{port}/", status=[200])
     assert sample(data, system)["state"] == "unhealthy"
     data = check("http", url="http://no-such-host.invalid/", status=[200])
     assert sample(data, system)["state"] == "unknown"
@@ -319,7 +320,7 @@ def test_https_certificates_are_verified_unless_told_otherwise(tmp_path: Path) -
     context.load_cert_chain(str(certificate), str(key))
     site = Site(context)
     try:
-        url = "https://127.0.0.1:%d/" % site.port
+        url = f"https://127.0.0.1:{site.port}/"
         found = sample(check("http", url=url, status=[200]), system)
         assert found["state"] == "unhealthy" and "TLS" in found["message"]
         trusting = check("http", url=url, status=[200], verify_tls=False)
@@ -331,7 +332,7 @@ def test_https_certificates_are_verified_unless_told_otherwise(tmp_path: Path) -
 # -- process ---------------------------------------------------------------------------------
 
 
-def unit(**properties: str) -> Dict[str, str]:
+def unit(**properties: str) -> dict[str, str]:
     """The answer of ``systemctl show`` for a unit that is well."""
     return {
         "LoadState": "loaded",
@@ -377,7 +378,7 @@ def test_an_active_unit_is_healthy_with_its_count() -> None:
     ],
 )  # fmt: skip
 def test_the_states_of_a_unit(
-    properties: Dict[str, str], state: str, final: bool, words: str
+    properties: dict[str, str], state: str, final: bool, words: str
 ) -> None:
     """What can still heal is not final; a pending restart can."""
     found = judge_unit("x.service", unit(**properties))
@@ -399,7 +400,7 @@ def process_check(**manager: Any) -> CheckData:
 def test_systemctl_is_asked_of_the_right_manager() -> None:
     """System or user; one that does not answer leaves the state unknown."""
     fake = FakeSystem()
-    text = "\n".join("%s=%s" % item for item in unit().items())
+    text = "\n".join("{}={}".format(*item) for item in unit().items())
     fake.programs["show x.service"] = lambda _: completed(text)
     found = sample(process_check(driver="systemd", unit="x.service", scope="user"), fake)
     assert found["state"] == "healthy"
@@ -422,7 +423,7 @@ def test_a_pid_file_names_a_process_and_not_just_a_pid(tmp_path: Path) -> None:
     path.write_text(json.dumps({"pid": os.getpid(), "start_time": start}))
     found = sample(data, system)
     assert found["state"] == "healthy"
-    assert found["observed"]["instance"] == "%d:%s" % (os.getpid(), start)
+    assert found["observed"]["instance"] == f"{os.getpid()}:{start}"
     path.write_text(json.dumps({"pid": os.getpid(), "start_time": 1}))
     found = sample(data, system)
     assert found["state"] == "unhealthy" and found["final"]
@@ -437,7 +438,7 @@ def test_a_pid_file_names_a_process_and_not_just_a_pid(tmp_path: Path) -> None:
     ("argv", "state"),
     [(["true"], "healthy"), (["false"], "unhealthy"), (["/no/such"], "unknown")],
 )
-def test_a_status_command_says_whether_it_runs(argv: List[str], state: str) -> None:
+def test_a_status_command_says_whether_it_runs(argv: list[str], state: str) -> None:
     """Not running may change; it is not final."""
     found = sample(process_check(driver="command", argv=argv), system)
     assert found["state"] == state and not found["final"]

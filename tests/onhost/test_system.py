@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Iterator, List
+from typing import Iterator
 
 import pytest
 
@@ -32,7 +32,7 @@ def test_arguments_never_meet_a_shell() -> None:
 
 
 @pytest.mark.parametrize("argv", [["/no/such/program"], ["a\0b"]])
-def test_a_program_that_cannot_be_started_is_a_result(argv: List[str]) -> None:
+def test_a_program_that_cannot_be_started_is_a_result(argv: list[str]) -> None:
     """Never an exception: what ran the check must go on."""
     result = system.run(argv, timeout=10.0)
     assert result.status in (126, 127)
@@ -109,16 +109,16 @@ def test_a_program_runs_as_another_user() -> None:
 
 
 @pytest.fixture
-def spawned() -> Iterator[List[int]]:
+def spawned() -> Iterator[list[int]]:
     """Pids to end after the test."""
-    pids: List[int] = []
+    pids: list[int] = []
     yield pids
     for pid in pids:
         if system.process_start_time(pid) is not None:
             os.killpg(pid, signal.SIGKILL)
 
 
-def test_a_detached_program_stands_alone(tmp_path: Path, spawned: List[int]) -> None:
+def test_a_detached_program_stands_alone(tmp_path: Path, spawned: list[int]) -> None:
     """A session of its own, a child of somebody else, nothing of ours open, output in the log."""
     log = tmp_path / "log"
     log.write_text("before\n")
@@ -133,7 +133,7 @@ def test_a_detached_program_stands_alone(tmp_path: Path, spawned: List[int]) -> 
         assert str(held.fileno()) not in log.read_text().split()[2:]
     assert log.read_text().splitlines()[:2] == ["before", "word"]
     assert os.getsid(pid) == pid
-    status = Path("/proc/%d/status" % pid).read_text()
+    status = Path(f"/proc/{pid}/status").read_text()
     parent = next(line.split()[1] for line in status.splitlines() if line.startswith("PPid"))
     assert int(parent) != os.getpid()
 

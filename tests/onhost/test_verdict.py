@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Optional, Tuple
+from typing import Any
 
 from deployguard.onhost import verdict
 from deployguard.onhost.probes import CheckData, Sample
@@ -39,7 +39,7 @@ def sample(
     }
 
 
-def play(state: State, *steps: Tuple[float, Sample]) -> Tuple[State, List[Optional[Verdict]]]:
+def play(state: State, *steps: tuple[float, Sample]) -> tuple[State, list[Verdict | None]]:
     """All verdicts, one a sample."""
     verdicts = []
     for now, one in steps:
@@ -48,7 +48,7 @@ def play(state: State, *steps: Tuple[float, Sample]) -> Tuple[State, List[Option
     return state, verdicts
 
 
-def healthy(found: Optional[Verdict]) -> Optional[bool]:
+def healthy(found: Verdict | None) -> bool | None:
     """The verdict in one word."""
     return None if found is None else found.healthy
 

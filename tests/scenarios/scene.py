@@ -172,6 +172,7 @@ class Scene:
                 [sys.executable, "-m", "deployguard", *arguments],
                 cwd=self.directory,
                 env={**os.environ, **self.environment, **(environment or {})},
+                check=False,
                 capture_output=True,
                 text=True,
                 stdin=subprocess.DEVNULL,
@@ -182,7 +183,7 @@ class Scene:
     def apply(self, version: str, *options: str, fault: str = "none", **changes: Any) -> Result:
         """Build, pack and deploy a version."""
         if not (self.directory / "build" / version).exists():
-            self.release(version, fault=fault, based_on="v2" if version not in ("v1",) else "v1")
+            self.release(version, fault=fault, based_on="v1" if version == "v1" else "v2")
         self.artifact(version)
         self.write_plan(version, **changes)
         return self.command("apply", "plan.yaml", "--json", *options)
@@ -196,7 +197,7 @@ class Scene:
 
     def tree(self, host: Host) -> dict[bytes, Entry]:
         """The live tree, whole."""
-        return host.tree(os.path.realpath(host.path(self.live)) and self._root(host))
+        return host.tree(self._root(host))
 
     def _root(self, host: Host) -> str:
         if self.layout != "releases":
@@ -210,12 +211,22 @@ class Scene:
         return [*sorted(text), host.read(f"/etc/systemd/system/{self.unit}").decode()]
 
     def leftovers(self, host: Host) -> list[str]:
-        """Whatever of deployguard's stands beside the live tree and its unit, and should not."""
+        """Whatever of deployguard's stands beside the live tree and its unit, and should not.
+
+        Trees that are retained for a rollback stand in the host's own record, and belong there.
+        """
+        kept = set()
+        for folder in host.run(["ls", "/var/lib/deployguard/live"]).stdout.decode().split():
+            record = json.loads(host.read(f"/var/lib/deployguard/live/{folder}/record.json"))
+            kept |= {record["tree"], *(older["tree"] for older in record["previous"])}
         find = host.run(
-            ["find", "/srv", "/etc/systemd/system", "-maxdepth", "3",
-             "(", "-name", f".*{self.name}*", "-o", "-name", ".current.*", "-o", "-name",
-             "*.partial", ")", "-print"],
+            ["find", "/srv", "/etc/systemd/system", "-maxdepth", "3", "(",
+             "-name", f".{self.name}.dg-*", "-o", "-name", f".{self.unit}.dg-*",
+             "-o", "-name", ".current.*", "-o", "-name", "*.partial",
+             "-o", "-path", f"/srv/.{self.name}.deployguard/*",
+             "-o", "-path", f"{self.path}/releases/*", ")", "-prune", "-print"],
             check=False,
         )
+        stray = [path for path in find.stdout.decode().split() if path not in kept]
         locks = host.run(["sh", "-c", "ls /var/lib/deployguard/locks/*.json 2>/dev/null || true"])
-        return [*find.stdout.decode().split(), *locks.stdout.decode().split()]
+        return [*stray, *locks.stdout.decode().split()]

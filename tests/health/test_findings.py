@@ -1,0 +1,161 @@
+"""Results of checks in words, and layers that contradict one another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from deployguard.health.disagreement import disagreements
+from deployguard.health.findings import from_results, step_failed
+
+
+@dataclass
+class Source:
+    """Where a component comes from."""
+
+    version: str
+
+
+def entry(layer: str, state: str = "healthy", message: str = "", **more: Any) -> dict[str, Any]:
+    """One check in a result of ``healthcheck.watch``."""
+    return {
+        "id": f"backend/{layer}",
+        "component": "backend",
+        "layer": layer,
+        "name": layer,
+        "critical": True,
+        "required": True,
+        "settled": True,
+        "state": state,
+        "message": message or f"{layer} is {state}",
+        "final": False,
+        "observed": {},
+        "samples": 3,
+        "restarts": 0,
+        "first_healthy_at": None,
+        "first_healthy_after": None,
+        **more,
+    }
+
+
+def process(state: str = "healthy", active: str = "active", **more: Any) -> dict[str, Any]:
+    """The process check of a systemd unit."""
+    return entry("process", state, f"backend.service is {active}",
+                 **{"observed": {"active": active}, **more})  # fmt: skip
+
+
+CLOSED = entry("port", "unhealthy", "127.0.0.1 port 3000 is closed")
+OPEN = entry("port", message="127.0.0.1 port 3000 accepts connections")
+HTTP_503 = entry("http", "unhealthy", "http://x answered 503", observed={"status": 503})
+HTTP_200 = entry("http", message="http://x answered 200", observed={"status": 200})
+
+
+def words(*checks: dict[str, Any], version: str = "v2") -> list[str]:
+    """The disagreements of one component."""
+    return [finding.message for finding in disagreements("web1", checks, {"backend": version})]
+
+
+def test_an_active_process_behind_a_closed_port() -> None:
+    """It hangs in its start, or listens elsewhere."""
+    assert words(process(), CLOSED) == [
+        "the process manager says active, but 127.0.0.1 port 3000 is closed"
+    ]
+
+
+def test_all_well_below_and_http_says_no() -> None:
+    """A dependency is gone, or the application is broken in itself."""
+    assert words(process(), OPEN, HTTP_503) == [
+        "the process manager says active and 127.0.0.1 port 3000 accepts connections, "
+        "but HTTP answers 503"
+    ]
+    silent = entry("http", "unhealthy", "http://x did not answer")
+    assert words(process(), silent) == ["the process manager says active, but HTTP gives no answer"]
+
+
+def test_restarts_hidden_behind_an_active_state() -> None:
+    """The state of this moment is active; the count knows better."""
+    looped = process("unhealthy", restarts=4, settled=True)
+    assert words(looped) == [
+        "the process manager says active, but it restarted 4 times since the switch"
+    ]
+    assert "restarted once" in words(process("unhealthy", restarts=1))[0]
+
+
+def test_the_old_version_is_still_served() -> None:
+    """The switch happened on the disk, and the process did not notice."""
+    stale = entry(
+        "http",
+        "unhealthy",
+        'version is "v1", expected "v2"',
+        observed={
+            "status": 200,
+            "mismatches": {
+                "version": {"expected": "v2", "found": "v1"},
+                "status": {"expected": "ok", "found": "bad"},
+                "absent": {"expected": "v2"},
+            },
+        },
+    )
+    assert words(stale) == ["serves version v1 though v2 was deployed"]
+    assert words(stale, version="v3") == []
+
+
+def test_somebody_else_answers() -> None:
+    """The unit failed, and its port is served nonetheless."""
+    failed = process("unhealthy", "failed", final=True)
+    assert words(failed, OPEN, HTTP_200) == [
+        "the process manager says failed, but 127.0.0.1 port 3000 accepts connections: "
+        "something else listens there",
+        "the process manager says failed, but HTTP answers 200: something else serves it",
+    ]
+
+
+def test_a_health_endpoint_that_does_not_look_at_its_dependency() -> None:
+    """It says that all is well while the database is unreachable."""
+    tcp = entry("tcp", "unhealthy", "db port 5432 is closed")
+    assert words(HTTP_200, tcp) == [
+        "db port 5432 is closed, but the health endpoint says it is well"
+    ]
+
+
+def test_layers_that_agree_are_no_finding() -> None:
+    """All well, or all dead, or of different components."""
+    assert words(process(), OPEN, HTTP_200) == []
+    assert words(process("unhealthy", "failed", final=True), CLOSED) == []
+    other = {**CLOSED, "component": "frontend"}
+    assert words(process(), other) == []
+
+
+def test_one_finding_for_each_check_that_failed() -> None:
+    """What failed for good first, what was merely not there yet behind it, then disagreements."""
+    late = entry("http", "unhealthy", "http://x answered 503", settled=False,
+                 observed={"status": 503}, first_healthy_after=1.5)  # fmt: skip
+    optional = entry("tcp", "unhealthy", "cache is away", critical=False, required=False)
+    result = {"healthy": False, "checks": [optional, late, process(), CLOSED]}
+    found = from_results("web1", result, {"backend": Source("v2")})
+    assert [(one.layer, one.critical) for one in found] == [
+        ("port", True),
+        ("http", True),
+        ("tcp", False),
+        ("disagreement", False),
+    ]
+    assert found[0].host == "web1" and found[0].message == CLOSED["message"]
+    assert found[1].message == "not settled when the watch ended: http://x answered 503"
+    assert found[1].evidence.splitlines() == [
+        "backend/http: unhealthy after 3 samples",
+        "first healthy after 1.50 s",
+        "status: 503",
+    ]
+    assert found[3].evidence.splitlines()[1].startswith("backend/port: unhealthy")
+
+
+def test_a_healthy_result_has_no_findings() -> None:
+    """Nothing to report."""
+    assert from_results("web1", {"healthy": True, "checks": [process(), OPEN]}, {}) == []
+
+
+def test_a_step_that_broke() -> None:
+    """The operation's id names the component."""
+    found = step_failed("web1", "backend:start", "status 1")
+    assert (found.component, found.layer, found.name) == ("backend", "step", "start")
+    assert step_failed("web1", "", "lost").name == "step"
