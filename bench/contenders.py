@@ -58,6 +58,7 @@ class Contender(ABC):
         env = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
+            "TMPDIR": str(self.folder),
             "LANG": "C.UTF-8",
             **self.environment(),
         }

@@ -12,13 +12,13 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import contenders, table
 from bench.contenders import Contender, tail
+from bench.disks import Disks
 from bench.job import HOME, Job, Wrong
 from bench.measure import CORES, Run
 from tests.fleet.fleet import Fleet
@@ -71,10 +71,10 @@ def main(argv: list[str]) -> int:
     contenders.install()
     HOME.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix="run-", dir=HOME) as scratch,
-        Fleet.up(min(options.hosts), options.name) as fleet,
+        Disks(HOME) as disks,
+        Fleet.up(0, options.name) as fleet,
     ):
-        job = Job(fleet, Path(scratch))  # may need the package index, which is outside
+        job = Job(fleet, disks)  # may need the package index, which is outside
         fleet.enter()
         results = _results(argv, job, chosen)
         for count in options.hosts:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bench.disks import Disks
 from bench.measure import await_quiet
 from tests.fleet.fleet import Fleet
 from tests.fleet.host import Host
@@ -85,16 +86,16 @@ class Release:
 class Job:
     """The hosts, the releases, and the questions asked of both."""
 
-    def __init__(self, fleet: Fleet, folder: Path) -> None:
+    def __init__(self, fleet: Fleet, disks: Disks) -> None:
         self.fleet = fleet
-        self.folder = folder
+        self.folder = disks.scratch()
         self.hosts: list[Host] = []
-        self.releases = {version: _build(folder, version) for version in VERSIONS}
+        self.releases = {version: _build(self.folder, version) for version in VERSIONS}
+        self._disks = disks
 
     def use(self, count: int) -> None:
         """Go on with the first ``count`` hosts."""
-        self.fleet.need(count)
-        self.hosts = self.fleet.hosts[:count]
+        self.hosts = self._disks.grow(self.fleet, count)
 
     def wipe(self) -> None:
         """Every host as before the first deploy: the unit is there, nothing else is."""

@@ -35,16 +35,21 @@ Store = SqliteJournal
 
 
 def load(
-    path: str | PathLike[str], *, version: str | None = None, variables: Mapping[str, str] = {}
+    path: str | PathLike[str],
+    *,
+    version: str | None = None,
+    variables: Mapping[str, str] | None = None,
+    local_files: bool = True,
 ) -> Plan:
     """Read, template and validate a plan file.
 
-    ``version`` replaces the plan's, ``variables`` are its ``vars``. Raises :class:`PlanInvalid`
-    with every mistake there is.
+    ``version`` replaces the plan's, ``variables`` are its ``vars``. With ``local_files=False`` the
+    artifacts need not be here: enough to ask about hosts, to recover them and to roll them back.
+    Raises :class:`PlanInvalid` with every mistake there is.
     """
     from deployguard.plan.load import load as load_plan
 
-    return load_plan(path, version=version, variables=variables)
+    return load_plan(path, version=version, variables=variables, local_files=local_files)
 
 
 def apply(
@@ -64,17 +69,21 @@ def rollback(
     plan: Plan,
     *,
     to: str | None = None,
+    variables: Mapping[str, str] | None = None,
     listen: Listener | None = None,
     store: Store | None = None,
     stop: threading.Event | None = None,
 ) -> Outcome:
     """Go back to a version that the hosts have kept: a transaction like any other.
 
-    ``to`` is the version; the one before the live one when left out. Raises :class:`UsageError`
-    when the hosts do not agree on what that is.
+    ``to`` is the version; the one before the live one when left out. The plan file is read again
+    for that version, with ``variables`` as in :func:`load`, because its checks name the version
+    they expect. Raises :class:`UsageError` when the hosts do not agree on what the version before
+    is.
     """
     target = to or recovery.previous_version(plan, _connect)
-    return _transact(plan, target, listen, store, None, stop)
+    old = load(plan.source, version=target, variables=variables, local_files=False)
+    return _transact(old, target, listen, store, None, stop)
 
 
 def _transact(

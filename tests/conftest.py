@@ -29,7 +29,11 @@ if sys.version_info >= (3, 10):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what boots real hosts, before ``-m`` picks, so that no test has to remember it."""
+    """Mark what boots real hosts, before ``-m`` picks, so that no test has to remember it.
+
+    They come last: the process moves into the hosts' network for them, and does not come back.
+    """
     for item in items:
         if "fleet" in getattr(item, "fixturenames", ()):
             item.add_marker("fleet")
+    items.sort(key=lambda item: item.get_closest_marker("fleet") is not None)

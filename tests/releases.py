@@ -15,7 +15,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-__all__ = ["CACHE", "DJANGO", "SERVER", "django_release", "pack", "small_release"]
+__all__ = ["CACHE", "DJANGO", "SERVER", "django_release", "fetch", "pack", "small_release"]
 
 CACHE = Path(os.environ.get("DEPLOYGUARD_TEST_CACHE", "/var/tmp/deployguard-tests"))
 #: Version of the release to the Django in it.
@@ -105,6 +105,12 @@ def _finish(target: Path, version: str, fault: str) -> Path:
     (target / "VERSION").write_text(version + "\n")
     (target / "FAULT").write_text(fault + "\n")
     return target
+
+
+def fetch() -> None:
+    """Make sure that both wheels are in the cache."""
+    for version in DJANGO.values():
+        _wheel(version)
 
 
 def pack(directory: Path, archive: Path) -> Path:

@@ -7,9 +7,18 @@ are swapped back, the old services start in dependency order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from deployguard.drivers.base import Observation, Operation, Site, Steps, operation, run, swap
+from deployguard.drivers.base import (
+    Driver,
+    Observation,
+    Operation,
+    Site,
+    Steps,
+    operation,
+    run,
+    swap,
+)
 from deployguard.drivers.registry import driver_of
 from deployguard.plan.model import Component, Task
 
@@ -22,10 +31,11 @@ def build(
     sites: Mapping[str, Site],
     observed: Mapping[str, Observation],
     tasks: Sequence[Task] = (),
+    driver_for: Callable[[Component], Driver] = driver_of,
 ) -> list[Operation]:
     """The procedure for the components in ``order`` (dependencies first) on one host."""
     steps: dict[str, Steps] = {
-        name: driver_of(components[name]).steps(
+        name: driver_for(components[name]).steps(
             name, components[name], sites[name], observed.get(name, {})
         )
         for name in order

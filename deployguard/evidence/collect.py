@@ -35,19 +35,19 @@ def forensics() -> Traversable:
 def collectors_for(
     plan: Plan, components: Mapping[str, Component], sites: Mapping[str, Site]
 ) -> list[CollectorData]:
-    """Everything to collect on one host, the components in their order and then the machine.
+    """Everything to collect on one host, the machine first and the components in their order.
 
     A collector may take what the plan allows for the whole host, if its own data allows it too.
     """
-    found: list[CollectorData] = []
+    # The machine first: its load and its sockets are gone soonest.
+    found = host_collectors([component.path for component in components.values()])
     for name, component in components.items():
         site = sites[name]
         manager = driver_of(component).process_probe(component, site)
         if manager.get("driver") == "process":
             manager = {**manager, "log": f"{site.service_stem}.log"}
         ignore = component.ignore
-        found += component_collectors(name, site.live or component.path, manager, ignore=ignore)
-    found += host_collectors([component.path for component in components.values()])
+        found += component_collectors(name, site.tree, manager, ignore=ignore)
     evidence = plan.rescue.evidence
     for collector in found:
         collector["max_bytes"] = min(collector["max_bytes"], evidence.max_bytes)
@@ -65,7 +65,7 @@ def component_collectors(
 ) -> list[CollectorData]:
     """The collectors of one component.
 
-    ``path`` is the live tree; ``manager`` says how to ask for its service
+    ``path`` is where the failed tree stands after the restore; ``manager`` says how to ask for its service
     (:class:`deployguard.onhost.probes.ProcessManager`), with ``log`` for the ``process`` driver,
     and is empty where there is none. The host adds ``manifest`` to a ``tree``: the file in which it
     keeps the manifest of what was live before.

@@ -457,12 +457,6 @@ class Participant:
         self._need().enter(machine.FAIL, "stuck", held=True)
         return {"state": self.state}
 
-    def hand_over(self) -> Dict[str, Any]:
-        """The controller is about to leave: what has to be undone is undone at once."""
-        self.lease = 0.0
-        self._need().append("handed_over")
-        return {"state": self.state}
-
     def run(self, args: Dict[str, Any]) -> Dict[str, Any]:
         """A task of the plan's ``always`` block, which has no part in the transaction."""
         if self.fenced():

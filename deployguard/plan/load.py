@@ -27,14 +27,18 @@ def load(
     version: str | None = None,
     variables: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
+    local_files: bool = True,
 ) -> Plan:
     """Load and validate a plan file without contacting any host.
 
     ``version`` replaces the plan's own, ``variables`` are ``vars.NAME`` in templates and win over
-    the plan's ``vars``; ``environ`` is what ``env.NAME`` sees, ``os.environ`` by default. Raises
+    the plan's ``vars``; ``environ`` is what ``env.NAME`` sees, ``os.environ`` by default. Without
+    ``local_files`` the artifacts and files that the plan names need not be on this machine. Raises
     :class:`~deployguard.errors.PlanInvalid` with every mistake.
     """
-    return _Loading(os.fspath(path), version, variables or {}, environ).plan()
+    loading = _Loading(os.fspath(path), version, variables or {}, environ)
+    loading.local_files = local_files
+    return loading.plan()
 
 
 class _Loading:
@@ -52,6 +56,7 @@ class _Loading:
         self._version = version
         self._variables = variables
         self._environ = os.environ if environ is None else environ
+        self.local_files = True
         self._findings: list[Finding] = []
         self._document: Document
         self._unrendered: Callable[[str], str] = str
@@ -246,7 +251,8 @@ class _Loading:
             hosts=tuple(plan.hosts) if certain else None,
             components=tuple(components) if isinstance(components, dict) else None,
         )
-        for finding in plan_findings(plan, self._base, names):
+        base = self._base if self.local_files else None
+        for finding in plan_findings(plan, base, names):
             if not any(_related(finding.path, path) for path in spoiled):
                 self._findings.append(finding)
 

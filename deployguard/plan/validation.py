@@ -45,8 +45,11 @@ class Names:
     components: Collection[str] | None
 
 
-def plan_findings(plan: Plan, base: str, names: Names) -> Iterator[Finding]:
-    """Every rule on every block; ``base`` is the directory of the plan file."""
+def plan_findings(plan: Plan, base: str | None, names: Names) -> Iterator[Finding]:
+    """Every rule on every block.
+
+    ``base`` is the directory of the plan file; ``None`` leaves out whether local files are there.
+    """
     targets: set[str] | None = None
     if names.hosts is not None:
         targets = {group for host in plan.hosts.values() for group in host.groups}
@@ -162,7 +165,7 @@ def _targets(
             yield Finding((*where, index), f'there is no host or group "{target}"', hint)
 
 
-def _component(plan: Plan, component: Component, where: Path, base: str) -> Iterator[Finding]:
+def _component(plan: Plan, component: Component, where: Path, base: str | None) -> Iterator[Finding]:
     yield from _artifact(component.artifact, (*where, "artifact"), base)
     yield from _inside(component, where)
     for path, file in component.files.items():
@@ -183,7 +186,9 @@ def _component(plan: Plan, component: Component, where: Path, base: str) -> Iter
         yield from _check(check, component, (*where, "checks", index))
 
 
-def _artifact(artifact: Artifact, where: Path, base: str) -> Iterator[Finding]:
+def _artifact(artifact: Artifact, where: Path, base: str | None) -> Iterator[Finding]:
+    if base is None:
+        return
     path = os.path.join(base, artifact.path)
     shown = f'"{artifact.path}"'
     where = (*where, "path")
@@ -215,7 +220,9 @@ def _artifact(artifact: Artifact, where: Path, base: str) -> Iterator[Finding]:
         )
 
 
-def _local_file(name: str, where: Path, base: str, what: str) -> Iterator[Finding]:
+def _local_file(name: str, where: Path, base: str | None, what: str) -> Iterator[Finding]:
+    if base is None:
+        return
     path = os.path.join(base, name)
     try:
         if os.path.isfile(path):
@@ -267,7 +274,7 @@ def _inside(component: Component, where: Path) -> Iterator[Finding]:
 
 
 def _systemd(
-    plan: Plan, component: Component, systemd: SystemdService, where: Path, base: str
+    plan: Plan, component: Component, systemd: SystemdService, where: Path, base: str | None
 ) -> Iterator[Finding]:
     if systemd.unit_file is not None:
         yield from _local_file(systemd.unit_file, (*where, "unit_file"), base, "unit file")

@@ -9,7 +9,7 @@ second. Any other way out is a rescue of every host that was touched.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -25,9 +25,12 @@ from deployguard.plan.order import batches
 from deployguard.rollout import decide, guards, rescue, transaction
 from deployguard.rollout.member import Context, Member
 
-__all__ = ["Decisions", "Ending", "run", "start_connecting"]
+__all__ = ["Decisions", "Ending", "hand_over", "run", "start_connecting"]
 
 Step = Callable[[Context, Member], None]
+
+#: How often a wait for the hosts looks whether it is time to stop, in seconds.
+_GLANCE = 0.1
 
 
 class Decisions(Protocol):
@@ -79,9 +82,9 @@ def run(
         fleet.restore(members, None)
         return ending
     except Interrupted:
+        # The hosts have been told already; what they do now they do alone.
         ending.interrupted = True
         decisions.decide(context.transaction, "abort")
-        fleet.each(_hand_over, [m for m in members if m.begun])
         return ending
     except _Failed:
         decisions.decide(context.transaction, "abort")
@@ -93,7 +96,7 @@ def run(
         fleet.restore(members, save)
         return ending
     decisions.decide(context.transaction, "commit")
-    fleet.each(transaction.commit, ready)
+    fleet.carry_out(transaction.commit, ready)
     # Hosts that failed within `max_fail_percentage` go back alone.
     fleet.restore([m for m in members if m not in ready and m.begun], save)
     ending.committed = all(m.state == "committed" for m in ready)
@@ -132,17 +135,29 @@ class _Fleet:
         """Run a step for each; a host's failure is kept in its member.
 
         A refusal or a held lock is raised after all have answered. Raises :class:`Interrupted` when
-        it is time to stop, before the step begins.
+        it is time to stop, in the middle of the step as well; the hosts have been told then.
         """
-        if self.context.stop.is_set() and step is not _hand_over:
-            raise Interrupted("interrupted")
         self._collect(
             [(m, self._executor.submit(_guarded, step, self.context, m)) for m in members]
         )
 
-    def _collect(
-        self, futures: Sequence[tuple[Member, Future[DeployguardError | None]]]
-    ) -> None:
+    def carry_out(self, step: Step, members: Sequence[Member]) -> None:
+        """Run a step that follows from a decision: nothing interrupts it any more."""
+        futures = [(m, self._executor.submit(_guarded, step, self.context, m)) for m in members]
+        for member, future in futures:
+            error = future.result()
+            if isinstance(error, HostFailure):
+                member.failure = error
+
+    def _collect(self, futures: Sequence[tuple[Member, Future[DeployguardError | None]]]) -> None:
+        while wait([future for _, future in futures], timeout=_GLANCE).not_done:
+            if self.context.stop.is_set():
+                break
+        if self.context.stop.is_set():
+            for _, future in futures:
+                future.cancel()
+            hand_over(self.members)
+            raise Interrupted("interrupted")
         refusals: list[DeployguardError] = []
         for member, future in futures:
             error = future.result()
@@ -228,12 +243,14 @@ def _give_up(context: Context, fleet: _Fleet, save: rescue.Save | None) -> None:
     elif choice == "restore_batch":
         ready = [m for m in begun if m.state == "prepared" and m.failure is None]
         fleet.restore([m for m in begun if m not in ready], save)
-        fleet.each(transaction.commit, ready)
+        fleet.carry_out(transaction.commit, ready)
     else:
         fleet.restore(begun, save)
 
 
-def _hand_over(context: Context, member: Member) -> None:
-    """Leave the host to itself: it restores at once, or waits if it has voted."""
-    member.call("hand_over")
-    member.wire().close()
+def hand_over(members: Iterable[Member]) -> None:
+    """Leave the hosts to themselves: each restores at once, or waits if it has voted."""
+    for member in members:
+        if member.session is not None:
+            member.session.hand_over()
+            member.session.close()

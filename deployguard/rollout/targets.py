@@ -105,7 +105,11 @@ def target_of(
         "owner": component.owner,
         "group": component.group,
         "source": source.as_data(),
-        "files": [_file_data(plan, path, file) for path, file in files.items()],
+        "files": [
+            # A rollback takes the files from the host's history, like the tree.
+            _file_data(plan, path, file) if source.manifest is not None else _file_name(path, file)
+            for path, file in files.items()
+        ],
         "observe": driver.observe(component, early),
     }
 
@@ -123,6 +127,17 @@ def _file_data(plan: Plan, path: str, file: ManagedFile) -> dict[str, Any]:
         "group": file.group,
         "digest": hashlib.sha256(data).hexdigest(),
         "content": base64.b64encode(data).decode("ascii"),
+    }
+
+
+def _file_name(path: str, file: ManagedFile) -> dict[str, Any]:
+    return {
+        "path": path,
+        "mode": file.mode,
+        "owner": file.owner,
+        "group": file.group,
+        "digest": "",
+        "content": "",
     }
 
 

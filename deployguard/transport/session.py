@@ -26,6 +26,8 @@ EventListener = Callable[[Message], None]
 #: With its frame header, a piece fills two SSH packets as OpenSSH takes them and paramiko cuts
 #: them, and not two and a bit.
 PIECE = 2 * (32 * 1024 - 64) - 5
+#: An interrupted run has seconds left, and many hosts to tell.
+_FAREWELL = 0.5
 
 
 class Session:
@@ -113,6 +115,15 @@ class Session:
         Waits while an upload holds the wire: a host too busy to take the upload is not lost.
         """
         self._send(frames.encode({"verb": "beat"}), None, "a heartbeat")
+
+    def hand_over(self) -> None:
+        """Tell the program that we are leaving: what has to be undone is undone at once.
+
+        Like a heartbeat this goes out during a request; nobody waits for an answer. Never raises:
+        who cannot be told finds out when the lease ends.
+        """
+        with contextlib.suppress(HostFailure):
+            self._send(frames.encode({"verb": "hand_over"}), _deadline(_FAREWELL), "a farewell")
 
     def keep_alive(self, interval: float) -> None:
         """Beat every ``interval`` seconds in the background until the session is closed."""

@@ -146,7 +146,6 @@ def test_bad_input_stops_before_anything(site: Site, home: Path) -> None:
     assert re.search(r"::error file=plan\.yaml,line=\d+,col=\d+::", log), log
 
 
-@pytest.mark.xfail(reason="the fleet looks at the interrupt only between steps", strict=True)
 def test_cancel_is_heard_and_recover_finishes(site: Site, home: Path) -> None:
     """The signal reaches deployguard, for no shell is left above it; `recover` does the rest."""
     text = site.plan.read_text().replace(

@@ -13,6 +13,7 @@ import pytest
 
 from tests.fleet.fleet import Fleet
 from tests.fleet.machine import FleetUnavailable
+from tests.releases import fetch
 
 HOSTS = 4
 
@@ -20,6 +21,8 @@ HOSTS = 4
 @pytest.fixture(scope="session")
 def fleet() -> Iterator[Fleet]:
     """Four hosts, more with `fleet.need(n)`, with this process inside their network."""
+    # Inside the hosts' network there is no package index any more.
+    fetch()
     try:
         booted = Fleet.up(HOSTS)
     except FleetUnavailable as error:

@@ -9,7 +9,7 @@ from typing import Any, Dict, List
 import pytest
 
 from deployguard.onhost.journal import Journal
-from deployguard.onhost.operations import Executor, OperationFailed, carry, matches
+from deployguard.onhost.operations import Executor, OperationFailed, carry, matches, running
 from deployguard.onhost.system import System
 
 
@@ -92,14 +92,68 @@ def test_undo_from_a_new_process_after_the_intent(tmp_path: Path) -> None:
         assert (live / "old").exists() and (beside / "new").exists()
 
 
-def test_undo_twice_is_undo_once(tmp_path: Path) -> None:
-    """What is undone stays undone and is not undone again."""
+def test_a_second_undo_is_a_whole_one(tmp_path: Path) -> None:
+    """A reboot may have undone the undo; only what says so is not repeated once it is done."""
+    file, log = tmp_path / "f", tmp_path / "log"
+    again = {"act": "run", "argv": ["touch", str(log)], "timeout": 10.0}
+    procedure = [
+        _op("a", [_touch(file)], [again]),
+        dict(_op("task", [], [_remove(file)]), undo_once=True),
+    ]
+    _executor(tmp_path).do(procedure)
+    assert _executor(tmp_path).undo(procedure) == []
+    log.unlink()
+    assert _executor(tmp_path).undo(procedure) == []
+    assert log.exists()
+
+
+def test_an_undo_once_that_failed_is_tried_again(tmp_path: Path) -> None:
+    """Once means once with success."""
     file = tmp_path / "f"
-    procedure = [_op("a", [_touch(file)], [_remove(file)])]
+    procedure = [dict(_op("task", [], [_remove(file)]), undo_once=True)]
     executor = _executor(tmp_path)
     executor.do(procedure)
+    assert len(executor.undo(procedure)) == 1
+    file.touch()
+    assert executor.undo(procedure) == [] and not file.exists()
     assert executor.undo(procedure) == []
+
+
+def test_until_the_answer_is_right(tmp_path: Path) -> None:
+    """A command that is asked again gives the right status the third time, or fails for good."""
+    count = tmp_path / "count"
+    script = 'echo x >> "$1"; test "$(wc -l < "$1")" -ge 3'
+    ask = {"act": "run", "argv": ["sh", "-c", script, "sh", str(count)], "timeout": 10.0}
+    _executor(tmp_path).do([_op("ask", [dict(ask, until=60.0)], [])])
+    assert count.read_text() == "x\nx\nx\n"
+    count.unlink()
+    with pytest.raises(OperationFailed):
+        _executor(tmp_path).do([_op("ask", [dict(ask, until=0.0)], [])])
+    assert count.read_text() == "x\n"
+
+
+def test_a_program_that_ends_at_once_does_not_run(tmp_path: Path) -> None:
+    """It has no start time on record, and so has every pid that is not in use."""
+    pid_file = str(tmp_path / "pid")
+    spawn = {
+        "act": "spawn", "argv": ["true"], "env": {}, "cwd": str(tmp_path),
+        "log": str(tmp_path / "log"), "pid_file": pid_file,
+    }
+    stop = {"act": "terminate", "pid_file": pid_file, "signal": "TERM", "timeout": 5.0}
+
+    class Late(System):
+        """Never in time to see the program alive."""
+
+        def process_start_time(self, pid: int) -> None:
+            return None
+
+    journal = Journal(str(tmp_path / "journal"), lambda: 0.0)
+    executor = Executor(journal, Late(), lambda event: None, lambda component: None)
+    procedure = [_op("start", [spawn], [stop])]
+    executor.do(procedure)
+    assert running(pid_file, Late()) is None
     assert executor.undo(procedure) == []
+    assert not os.path.exists(pid_file)
 
 
 def test_swap_of_a_first_deploy(tmp_path: Path) -> None:
@@ -172,6 +226,20 @@ def test_carry_can_be_repeated(tmp_path: Path) -> None:
     os.rename(str(source / "a.db"), str(target / "a.db"))
     assert carry(str(source), str(target), ["*.db"], {}) == ["b.db"]
     assert sorted(os.listdir(str(target))) == ["a.db", "b.db"]
+
+
+def test_what_was_never_moved_stays(tmp_path: Path) -> None:
+    """On the way back the host's own file wins over the default of the release."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    for tree, text in ((old, "the host's"), (new, "default")):
+        tree.mkdir()
+        (tree / "settings").write_text(text)
+    info = os.lstat(str(old / "settings"))
+    originals: Dict[str, Any] = {"settings": [info.st_dev, info.st_ino]}
+    assert carry(str(new), str(old), ["settings"], {}, originals) == []
+    assert (old / "settings").read_text() == "the host's"
+    (old / "settings").unlink()
+    assert carry(str(new), str(old), ["settings"], {}, originals) == ["settings"]
 
 
 def test_matches_are_outermost(tmp_path: Path) -> None:

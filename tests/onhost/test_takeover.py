@@ -214,7 +214,6 @@ def _verbs(deploy: Deploy) -> Dict[str, Callable[[], Any]]:
         "restore": mine.restore,
         "abort": mine.abort,
         "hold": mine.hold,
-        "hand_over": mine.hand_over,
         "finish": mine.finish,
         "describe": mine.describe,
         "run": lambda: mine.run({"argv": ["service", "stop"], "timeout": 1.0}),

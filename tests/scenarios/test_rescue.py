@@ -36,7 +36,7 @@ class Before:
 
 def assert_one_issue(github: GitHubServer, result: Result, *words: str) -> None:
     """Exactly one issue, marked, linked from the outcome, saying what a person needs."""
-    (issue,) = github.repository.issues
+    (issue,) = github.repository.issues.values()
     body = str(issue["body"])
     assert result.outcome["incident_url"]
     assert result.outcome["transaction"] in body

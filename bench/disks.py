@@ -1,0 +1,69 @@
+"""A disk of its own for every host, and one for the controller.
+
+Two reasons. A host's sync must write out that host's data only, as on a real machine; and an ext4
+without a journal, which many a virtual machine has as its root, makes new files twenty times slower
+for minutes after many were deleted, so that each run would pay for the clean-up of the one before.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from tests.fleet.fleet import Fleet
+from tests.fleet.host import Host, unmount_below
+from tests.fleet.machine import command
+
+HOST_BYTES = 2 << 30
+CONTROLLER_BYTES = 8 << 30
+
+
+class Disks:
+    """Images of journalled ext4 file systems, mounted through loop devices; sparse, so small."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="disks-", dir=folder))
+        self._mounted: list[Path] = []
+
+    def __enter__(self) -> Disks:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for place in reversed(self._mounted):
+            with suppress(OSError):
+                unmount_below(place)
+        for image in self._folder.glob("*.ext4"):
+            image.unlink()
+        for place in self._folder.iterdir():
+            place.rmdir()
+        self._folder.rmdir()
+
+    def scratch(self) -> Path:
+        """A directory on a disk for the controller."""
+        place = self._folder / "scratch"
+        self._mount(place, CONTROLLER_BYTES)
+        return place
+
+    def grow(self, fleet: Fleet, count: int) -> list[Host]:
+        """Grow a fleet to ``count`` hosts, each on a disk of its own."""
+        for number in range(len(fleet.hosts) + 1, count + 1):
+            self._mount(fleet.home / "hosts" / f"web{number}", HOST_BYTES)
+        return fleet.need(count)
+
+    def _mount(self, place: Path, size: int) -> None:
+        image = self._folder / f"{place.name}.ext4"
+        with image.open("wb") as file:
+            file.truncate(size)
+        # Not lazily: the kernel would go on to write inode tables during the first runs.
+        lazy = "lazy_itable_init=0,lazy_journal_init=0"
+        command(["mkfs.ext4", "-q", "-F", "-m", "0", "-N", "131072", "-E", lazy, str(image)])
+        place.mkdir(parents=True)
+        command(["mount", "-o", "loop,noatime", str(image), str(place)])
+        self._mounted.append(place)

@@ -1,0 +1,1 @@
+"""Tests of the drivers: what they say, and what they do to real services."""

@@ -1,0 +1,171 @@
+"""A conformance case for each driver: what it runs, where, and how to ask what runs there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from deployguard.drivers.registry import DRIVERS
+from deployguard.plan.model import Component, Host
+from deployguard.testing import DriverCase
+from deployguard.transport import registry
+from tests.drivers import services
+from tests.fleet import Fleet
+from tests.fleet import Host as Machine
+
+UNIT = """\
+[Unit]
+Description=the {version} of {name}
+
+[Service]
+ExecStart=/usr/bin/python3 {live}/server.py {port}
+Restart=always
+RestartSec=50ms
+TimeoutStopSec=2
+Environment=PYTHONDONTWRITEBYTECODE=1
+
+[Install]
+WantedBy={wanted}
+"""
+
+
+def process_case(directory: Path, layout: str = "releases") -> DriverCase:
+    """A program that the host program supervises on this machine."""
+    host = _here(directory)
+    number = services.port()
+    pid_file = directory / "state" / "services" / "app.pid"
+    service = {
+        "process": {
+            "argv": [sys.executable, "server.py", str(number)],
+            "stop_timeout": "1s",
+            "env": {"PYTHONDONTWRITEBYTECODE": "1"},
+        }
+    }
+
+    def stop() -> None:
+        if pid_file.exists():
+            _kill(int(json.loads(pid_file.read_text())["pid"]))
+
+    return DriverCase(
+        driver=DRIVERS["process"],
+        component=lambda version: component(str(directory / "srv" / "app"), service, layout),
+        release=lambda version: services.release(directory, version),
+        connect=lambda: registry.connect("here", host),
+        served=lambda: services.served("127.0.0.1", number),
+        stop=stop,
+    )
+
+
+def command_case(directory: Path, layout: str = "in_place") -> DriverCase:
+    """Commands of a user on this machine, as unhelpful as they come."""
+    host = _here(directory)
+    number = services.port()
+    control = directory / "ctl.py"
+    control.write_text(services.CONTROL)
+    path = directory / "srv" / "app"
+    live = path / "current" if layout == "releases" else path
+    argv = {
+        verb: [sys.executable, str(control), verb, str(directory / "pid"), str(live), str(number)]
+        for verb in ("start", "stop", "status")
+    }
+    service = {"command": {**argv, "timeout": "10s"}}
+    return DriverCase(
+        driver=DRIVERS["command"],
+        component=lambda version: component(str(path), service, layout),
+        release=lambda version: services.release(directory, version),
+        connect=lambda: registry.connect("here", host),
+        served=lambda: services.served("127.0.0.1", number),
+        stop=lambda: _quietly(argv["stop"]),
+    )
+
+
+def systemd_case(
+    fleet: Fleet,
+    machine: Machine,
+    directory: Path,
+    *,
+    user: bool = False,
+    layout: str = "releases",
+    **options: Any,
+) -> DriverCase:
+    """A unit of the system manager, or of a user's, on a host of the fleet."""
+    host = Host.model_validate(
+        {
+            "address": machine.address,
+            "user": machine.user,
+            "identity_file": str(fleet.client_key),
+            "known_hosts": str(fleet.known_hosts),
+            "become": not user,
+        }
+    )
+    number = services.port()
+    name = f"conform{number}"
+    path = f"/home/{machine.user}/{name}" if user else f"/srv/{name}"
+    live = f"{path}/current" if layout == "releases" else path
+    wanted = "default.target" if user else "multi-user.target"
+
+    def service(version: str) -> dict[str, Any]:
+        text = UNIT.format(version=version, name=name, live=live, port=number, wanted=wanted)
+        (directory / f"{version}.service").write_text(text)
+        unit = {"unit": f"{name}.service", "unit_file": f"{version}.service"}
+        scope = "user" if user else "system"
+        return {"systemd": {**unit, "scope": scope, "stop_timeout": "10s", **options}}
+
+    return DriverCase(
+        driver=DRIVERS["systemd"],
+        component=lambda version: component(path, service(version), layout),
+        release=lambda version: services.release(directory, version),
+        connect=lambda: registry.connect(machine.name, host),
+        served=lambda: services.served(machine.address, number),
+        stop=lambda: systemctl(machine, "stop", f"{name}.service", user=user) and None,
+        directory=directory,
+    )
+
+
+def systemctl(machine: Machine, *words: str, user: bool = False) -> str:
+    """What systemctl says on the host; a failing one says it too."""
+    argv = ["systemctl", *words]
+    if user:
+        uid = machine.run(["id", "-u", machine.user]).stdout.decode().strip()
+        runtime = f"XDG_RUNTIME_DIR=/run/user/{uid}"
+        argv = ["runuser", "-u", machine.user, "--", "env", runtime, "systemctl", "--user", *words]
+    return machine.run(argv, check=False).stdout.decode().strip()
+
+
+def let_user_managers_run(machine: Machine) -> None:
+    """Start the deploy user's own systemd, as for somebody who may linger."""
+    machine.run(["loginctl", "enable-linger", machine.user])
+    deadline = time.monotonic() + 30
+    while systemctl(machine, "is-system-running", user=True) not in ("running", "degraded"):
+        assert time.monotonic() < deadline, "the user manager does not come up"
+        time.sleep(0.1)
+
+
+def component(path: str, service: dict[str, Any], layout: str) -> Component:
+    """A component as a plan describes it."""
+    return Component.model_validate(
+        {"artifact": "unused", "path": path, "layout": layout, "service": service}
+    )
+
+
+def _here(directory: Path) -> Host:
+    return Host.model_validate(
+        {"transport": "local", "state_directory": str(directory / "state")}
+    )
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def _quietly(argv: list[str]) -> None:
+    subprocess.run(argv, capture_output=True, check=False)

@@ -1,0 +1,62 @@
+"""Every driver passes the conformance suite: two on this machine, systemd's on real hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deployguard.testing import DriverCase, DriverConformance
+from tests.drivers.cases import (
+    command_case,
+    let_user_managers_run,
+    process_case,
+    systemd_case,
+)
+from tests.fleet import Fleet
+
+
+class TestProcess(DriverConformance):
+    """Programs with a pid file."""
+
+    @pytest.fixture(params=["releases", "in_place"])
+    def case(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DriverCase]:
+        """On this machine, in a folder."""
+        case = process_case(tmp_path, request.param)
+        yield case
+        case.stop()
+
+
+class TestCommand(DriverConformance):
+    """The user's own start, stop and status."""
+
+    @pytest.fixture(params=["releases", "in_place"])
+    def case(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DriverCase]:
+        """On this machine, with a script that fails where there is nothing to do."""
+        case = command_case(tmp_path, request.param)
+        yield case
+        case.stop()
+
+
+class TestSystemd(DriverConformance):
+    """Units of the system manager."""
+
+    @pytest.fixture
+    def case(self, fleet: Fleet, tmp_path: Path) -> Iterator[DriverCase]:
+        """On a real host, as root through sudo."""
+        case = systemd_case(fleet, fleet.hosts[0], tmp_path)
+        yield case
+        case.stop()
+
+
+class TestSystemdUser(DriverConformance):
+    """Units of a user's manager."""
+
+    @pytest.fixture
+    def case(self, fleet: Fleet, tmp_path: Path) -> Iterator[DriverCase]:
+        """On a real host, as the user who logs in."""
+        let_user_managers_run(fleet.hosts[0])
+        case = systemd_case(fleet, fleet.hosts[0], tmp_path, user=True, layout="in_place")
+        yield case
+        case.stop()
