@@ -17,7 +17,7 @@ deploy_one() {
   # The first command opens the connection that the others share.
   $ssh "$host" "sudo mkdir -p $ROOT/releases"
   # Every build gives all files new times, so what is unchanged is told by its content.
-  rsync -rlpt --rsync-path='sudo rsync' --link-dest="$ROOT/current/" -e "$ssh" \
+  rsync -rlp --checksum --rsync-path='sudo rsync' --link-dest="$ROOT/current/" -e "$ssh" \
     "$scratch/tree/" "$host:$ROOT/releases/$version/"
   $ssh "$host" "sudo sh -c '
     ln -sfn releases/$version $ROOT/current.new && mv -T $ROOT/current.new $ROOT/current &&

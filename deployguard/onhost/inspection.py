@@ -37,6 +37,7 @@ class View:
         self.wanted: Optional[Manifest] = None
         self.cache = StatCache()
         self.missing: Dict[str, int] = {}
+        self.handmade: List[str] = []
 
 
 def live_record(state: State, path: str) -> Optional[Dict[str, Any]]:
@@ -91,6 +92,8 @@ def look(
         "files": [_file_state(file, transaction) for file in target["files"]],
     }
     result.update(_differences(view, skip))
+    drift = result["drift"]
+    view.handmade = drift["changed"] + drift["added"] + result["only_on_host"]
     sources = [view.before] if view.before is not None else []
     for _, older in retained_trees(view.record):
         if staging.missing(view.wanted, sources):

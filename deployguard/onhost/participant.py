@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
 from deployguard.onhost import (
     durable,
     evidence,
+    handmade,
     healthcheck,
     locks,
     machine,
@@ -232,6 +233,7 @@ class Participant:
         for view in views:
             _own_shared(view, directories)
         durable.reserve(os.path.join(self.folder, "reserve"), RESERVE_BYTES)
+        saved = self._save_handmade(views) if args.get("save") else {}
         blobs = self._blob_store()
         still: Dict[str, int] = {}
         for view in views:
@@ -248,7 +250,16 @@ class Participant:
         for base in sorted({os.path.dirname(path) for path in beside}):
             durable.sync_tree(base)
         journal.enter(machine.STAGE, "staged")
-        return {"state": self.state}
+        return {"state": self.state, "saved": saved}
+
+    def _save_handmade(self, views: Sequence[View]) -> Dict[str, str]:
+        """Bundle what people changed by hand, before it goes."""
+        changes = [
+            (view.target["name"], view.placement.root, view.handmade)
+            for view in views
+            if view.placement.root is not None
+        ]
+        return handmade.save(self._state, os.path.basename(self.folder), changes)
 
     def _build(self, view: View, blobs: str) -> Dict[str, int]:
         place = view.placement

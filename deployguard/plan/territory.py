@@ -114,7 +114,8 @@ def tree_entry_fault(entry: str) -> tuple[str, str] | None:
     """What is wrong with a path that must lie inside the tree (``keep``, ``shared``)."""
     if entry.startswith("/"):
         return f'"{entry}" is not relative', "write it relative to the component's path"
-    parts = entry.split("/")
+    # A slash at the end says that it is a directory, as in rsync and .gitignore.
+    parts = entry.removesuffix("/").split("/")
     if ".." in parts:
         return f'"{entry}" climbs out of the tree', "name a path inside the component's path"
     if not entry or entry in (".", "./"):

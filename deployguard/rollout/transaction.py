@@ -111,7 +111,13 @@ def stage(context: Context, member: Member) -> None:
     """Send what the host lacks; it builds the new trees beside the live ones and verifies them."""
     with _Phase(context, member, "stage"):
         _send_missing(context, member)
-        member.call("stage", {"components": member.order})
+        policies = [context.drift or c.drift for c in member.components.values()]
+        answer = member.call(
+            "stage", {"components": member.order, "save": "save" in policies}
+        )
+        for name, bundle in answer.get("saved", {}).items():
+            words = f"hand-made changes of {name} are kept in {bundle} on {member.name}"
+            context.record("stage", "note", member.name, words, bundle=bundle)
 
 
 def _send_missing(context: Context, member: Member) -> None:

@@ -250,7 +250,7 @@ def _process_check(component: str, manager: dict[str, Any], soak: float) -> dict
         "critical": True,
         "timeout": 10.0,
         "interval": 0.2,
-        "deadline": 10.0,
+        "deadline": soak or 10.0,
         "min_healthy_time": soak,
         "manager": manager,
     }

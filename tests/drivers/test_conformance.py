@@ -20,10 +20,10 @@ from tests.fleet import Fleet
 class TestProcess(DriverConformance):
     """Programs with a pid file."""
 
-    @pytest.fixture(params=["releases", "in_place"])
-    def case(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DriverCase]:
+    @pytest.fixture
+    def case(self, tmp_path: Path) -> Iterator[DriverCase]:
         """On this machine, in a folder."""
-        case = process_case(tmp_path, request.param)
+        case = process_case(tmp_path, "releases")
         yield case
         case.stop()
 
@@ -31,10 +31,10 @@ class TestProcess(DriverConformance):
 class TestCommand(DriverConformance):
     """The user's own start, stop and status."""
 
-    @pytest.fixture(params=["releases", "in_place"])
-    def case(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DriverCase]:
+    @pytest.fixture
+    def case(self, tmp_path: Path) -> Iterator[DriverCase]:
         """On this machine, with a script that fails where there is nothing to do."""
-        case = command_case(tmp_path, request.param)
+        case = command_case(tmp_path, "in_place")
         yield case
         case.stop()
 

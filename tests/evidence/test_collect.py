@@ -67,7 +67,7 @@ def test_a_supervised_program_has_its_log_and_a_command_its_status() -> None:
 
 
 def test_a_plan_bounds_its_collectors() -> None:
-    """Components in order, then the machine; the plan's limits win where they are lower."""
+    """The machine, then components in order; the plan's limits win where they are lower."""
     plan = Plan.model_validate(
         {
             "name": "shop",
@@ -85,17 +85,17 @@ def test_a_plan_bounds_its_collectors() -> None:
         }
     )
     sites = {
-        name: Site(name, "releases", f"/srv/{name}/current", "", "", state="/var/lib/deployguard")
+        name: Site(name, "releases", "", f"/srv/{name}/new", "", state="/var/lib/deployguard")
         for name in plan.components
     }
     found = collectors_for(plan, plan.components, sites)
     ids = [collector["id"] for collector in found]
-    assert ids[:4] == ["backend/service-log", "backend/pid-file", "backend/tree", "pages/tree"]
-    assert ids[4] == "host/facts" and len(ids) == len(set(ids))
-    assert found[0]["path"] == "/var/lib/deployguard/services/backend.log"
-    assert found[2]["path"] == "/srv/backend/current"
-    assert found[2]["ignore"] == ["**/__pycache__", "**/*.pyc"]
-    assert found[4]["paths"] == ["/", "/srv/backend", "/srv/pages"]
+    assert ids[-4:] == ["backend/service-log", "backend/pid-file", "backend/tree", "pages/tree"]
+    assert ids[0] == "host/facts" and len(ids) == len(set(ids))
+    assert found[-4]["path"] == "/var/lib/deployguard/services/backend.log"
+    assert found[-2]["path"] == "/srv/backend/new"
+    assert found[-2]["ignore"] == ["**/__pycache__", "**/*.pyc"]
+    assert found[0]["paths"] == ["/", "/srv/backend", "/srv/pages"]
     assert max(collector["max_bytes"] for collector in found) == 2**20
     assert max(collector["max_seconds"] for collector in found) == 2.0
 

@@ -78,6 +78,7 @@ class Scene:
         layout: str = "releases",
         real: bool = False,
         restart: str = "no",
+        base: str = "/srv",
         **plan: Any,
     ) -> None:
         fleet.need(hosts)
@@ -88,7 +89,7 @@ class Scene:
         self.real = real
         self.port = next(_PORTS)
         self.name = f"app{self.port}"
-        self.path = f"/srv/{self.name}"
+        self.path = f"{base}/{self.name}"
         self.unit = f"{self.name}.service"
         self.extra = plan
         self.component: dict[str, Any] = {}
