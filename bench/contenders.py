@@ -191,7 +191,9 @@ class Rsync(Contender):
     """A shell script over rsync and ssh; it has no lock, no snapshot and no way back."""
 
     name = "rsync"
-    title = "rsync --link-dest + ssh"
+    title = "rsync -a --link-dest + ssh"
+    #: As everybody writes it. A build gives every file a new time, so hardly any is linked.
+    flags = "-a"
 
     def version(self) -> str:
         """What the programs say."""
@@ -215,7 +217,16 @@ class Rsync(Contender):
             "URL": URL,
             "SSH_CONFIG": str(self.job.fleet.ssh_config),
             "AT_ONCE": str(len(self.job.hosts)),
+            "FLAGS": self.flags,
         }
+
+
+class RsyncChecksum(Rsync):
+    """The same script by somebody who knows: content decides, so what is unchanged is linked."""
+
+    name = "rsync-checksum"
+    title = "rsync --checksum --link-dest + ssh"
+    flags = "-rlp --checksum"
 
 
 class Deployguard(Contender):
@@ -301,7 +312,14 @@ class Deployguard(Contender):
 
 
 #: In the order of the table.
-ALL: tuple[type[Contender], ...] = (Deployguard, Rsync, Pyinfra, Mitogen, Ansible)
+ALL: tuple[type[Contender], ...] = (
+    Deployguard,
+    Rsync,
+    RsyncChecksum,
+    Pyinfra,
+    Mitogen,
+    Ansible,
+)
 
 
 def outcome(done: Run) -> dict[str, Any]:
@@ -333,6 +351,8 @@ def install() -> None:
 
 
 def tail(done: Run, lines: int = 25) -> str:
-    """The end of what a command said, with its command's exit code."""
+    """The start and the end of what a command said, after its exit code."""
     said = [*done.text.splitlines(), *done.errors.splitlines()]
-    return "\n".join([f"exit {done.code}", *said[-lines:]])
+    if len(said) > lines:
+        said = [*said[: lines // 2], "…", *said[-lines // 2 :]]
+    return "\n".join([f"exit {done.code}", *said])

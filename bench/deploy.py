@@ -52,6 +52,7 @@ class Results:
     machine: str
     versions: dict[str, str]
     job: str
+    disks: str = ""
     rows: list[Row] = field(default_factory=list)
     cold: dict[str, list[float]] = field(default_factory=dict)
     plans: list[str] = field(default_factory=list)
@@ -71,12 +72,13 @@ def main(argv: list[str]) -> int:
     contenders.install()
     HOME.mkdir(parents=True, exist_ok=True)
     with (
-        Disks(HOME) as disks,
+        Disks(HOME, images=not options.machine_disk) as disks,
         Fleet.up(0, options.name) as fleet,
     ):
         job = Job(fleet, disks)  # may need the package index, which is outside
         fleet.enter()
         results = _results(argv, job, chosen)
+        results.disks = _disks(options.machine_disk)
         for count in options.hosts:
             job.use(count)
             for kind in chosen:
@@ -110,6 +112,9 @@ def _options(argv: list[str]) -> argparse.Namespace:
         help=f"who takes part ({','.join(names)})",
     )
     parser.add_argument("--only-deploys", action="store_true", help="no start-up and plan times")
+    parser.add_argument(
+        "--machine-disk", action="store_true", help="the hosts share this machine's file system"
+    )
     parser.add_argument("--name", default="bench", help="of the fleet (bench)")
     parser.add_argument(
         "--write",
@@ -216,6 +221,18 @@ def _results(argv: list[str], job: Job, chosen: list[type[Contender]]) -> Result
         job=f"{release.files:,} files, {release.size / 1e6:.0f} MB "
         f"({release.archive.stat().st_size / 1e6:.1f} MB packed)",
     )
+
+
+def _disks(machine: bool) -> str:
+    if not machine:
+        return "every host and the controller on a journalled ext4 of its own, in an image"
+    found = subprocess.run(
+        ["findmnt", "-no", "FSTYPE,SOURCE", "-T", str(HOME)], check=True, capture_output=True
+    )
+    kind, device = found.stdout.decode().split()
+    journals = [entry.name for entry in Path("/proc/fs/jbd2").glob(f"{Path(device).name}-*")]
+    text = f"all on the machine's own {kind}"
+    return f"{text} without a journal" if kind == "ext4" and not journals else text
 
 
 def _machine() -> str:

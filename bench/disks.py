@@ -1,4 +1,4 @@
-"""A disk of its own for every host, and one for the controller.
+"""A disk of its own for every host, and one for the controller; or the machine's for all.
 
 Two reasons. A host's sync must write out that host's data only, as on a real machine; and an ext4
 without a journal, which many a virtual machine has as its root, makes new files twenty times slower
@@ -7,8 +7,9 @@ for minutes after many were deleted, so that each run would pay for the clean-up
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -23,8 +24,10 @@ CONTROLLER_BYTES = 8 << 30
 class Disks:
     """Images of journalled ext4 file systems, mounted through loop devices; sparse, so small."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="disks-", dir=folder))
+    def __init__(self, folder: Path, *, images: bool = True) -> None:
+        self._images = images
+        _sweep(folder)
+        self._folder = Path(tempfile.mkdtemp(prefix=f"disks-{os.getpid()}-", dir=folder))
         self._mounted: list[Path] = []
 
     def __enter__(self) -> Disks:
@@ -37,13 +40,8 @@ class Disks:
         trace: TracebackType | None,
     ) -> None:
         for place in reversed(self._mounted):
-            with suppress(OSError):
-                unmount_below(place)
-        for image in self._folder.glob("*.ext4"):
-            image.unlink()
-        for place in self._folder.iterdir():
-            place.rmdir()
-        self._folder.rmdir()
+            unmount_below(place)
+        _remove(self._folder)
 
     def scratch(self) -> Path:
         """A directory on a disk for the controller."""
@@ -58,6 +56,9 @@ class Disks:
         return fleet.need(count)
 
     def _mount(self, place: Path, size: int) -> None:
+        if not self._images:
+            place.mkdir(parents=True)
+            return
         image = self._folder / f"{place.name}.ext4"
         with image.open("wb") as file:
             file.truncate(size)
@@ -67,3 +68,15 @@ class Disks:
         place.mkdir(parents=True)
         command(["mount", "-o", "loop,noatime", str(image), str(place)])
         self._mounted.append(place)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what benchmarks that were killed have left."""
+    for left in folder.glob("disks-*-*"):
+        if not Path("/proc", left.name.split("-")[1]).exists():
+            _remove(left)
+
+
+def _remove(folder: Path) -> None:
+    unmount_below(folder)
+    shutil.rmtree(folder)

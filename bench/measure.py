@@ -80,10 +80,12 @@ def run(
         )
         began = time.monotonic()
         watch = _Watch(process, began, memory)
-        code, usage = _wait(process.pid, began + timeout)
-        wall = time.monotonic() - began
-        busy, hosts_now, own_now = _machine_busy() - busy, _hosts_cpu(fleet), _cpu_of(unified)
-        _end_all(groups)
+        try:
+            code, usage = _wait(process.pid, began + timeout)
+            wall = time.monotonic() - began
+            busy, hosts_now, own_now = _machine_busy() - busy, _hosts_cpu(fleet), _cpu_of(unified)
+        finally:
+            _end_all(groups)
         lines = watch.end()
         process.returncode = code
         errors.seek(0)
@@ -103,7 +105,7 @@ def run(
     )
 
 
-def await_quiet(share: float = 0.1, patience: float = 90.0) -> None:
+def await_quiet(share: float = 0.1, patience: float = 45.0) -> None:
     """Return when the machine has little else to do for a second, or when patience ends."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:

@@ -64,7 +64,7 @@ def _provenance(results: Results) -> str:
     versions = "; ".join(f"{_plain(title)}: {said}" for title, said in results.versions.items())
     return (
         f"Measured on {results.date} with `{results.command}` on {results.machine}. "
-        f"The release: {results.job}. Versions: {versions}."
+        f"The release: {results.job}. Disks: {results.disks}. Versions: {versions}."
     )
 
 
@@ -98,19 +98,27 @@ def _deploys(results: Results, counts: Iterable[int]) -> str:
 
 
 def _ratios(results: Results, counts: Iterable[int]) -> str:
-    """How deployguard's time compares, by the medians: to the fastest tool, and to the script."""
+    """How deployguard's time compares, by everybody's fastest run: to tools, and to scripts."""
     rows = []
     for count in counts:
         ours = results.row("deployguard", count)
         tools = [results.row(name, count) for name in ("ansible", "mitogen", "pyinfra")]
         times = [_time(row) for row in tools if row is not None and row.runs]
-        script = results.row("rsync", count)
-        if ours is None or not ours.runs or not times or script is None or not script.runs:
+        scripts = [results.row(name, count) for name in ("rsync", "rsync-checksum")]
+        if ours is None or not ours.runs or not times:
             continue
         mine = _time(ours)
-        rows.append([str(count), f"{mine / min(times):.2f}", f"{mine / _time(script):.2f}"])
-    head = ["hosts", "deployguard / fastest of the three tools", "deployguard / rsync script"]
-    return _table(head, rows) if rows else ""
+        against = [
+            f"{mine / _time(row):.2f}" if row is not None and row.runs else "–" for row in scripts
+        ]
+        rows.append([str(count), f"{mine / min(times):.2f}", *against])
+    head = [
+        "hosts",
+        "deployguard / the fastest of the three tools",
+        "deployguard / rsync -a",
+        "deployguard / rsync --checksum",
+    ]
+    return _table(head, rows, words=1) if rows else ""
 
 
 def _failures(results: Results, counts: Iterable[int]) -> str:
@@ -136,11 +144,11 @@ def _small(results: Results) -> str:
         for name, times in results.cold.items()
     ]
     lines = "\n".join(f"* Plan of {line}" for line in results.plans)
-    return f"{_table(['', 'min', 'median'], rows)}\n\n{lines}"
+    return f"{_table(['', 'min', 'median'], rows, words=1)}\n\n{lines}"
 
 
 def _time(row: Row) -> float:
-    return statistics.median(run.wall for run in row.runs)
+    return min(run.wall for run in row.runs)
 
 
 def _wall(row: Row) -> str:
@@ -155,8 +163,9 @@ def _median(runs: Sequence[Run], of: Callable[[Run], float | None], form: str) -
     return form.format(statistics.median(values)) if values else "–"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---" if column < 2 else "---:" for column in range(len(head))], *rows]
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 2) -> str:
+    """A table whose first columns, as many as ``words``, hold text and the others numbers."""
+    lines = [head, ["---" if column < words else "---:" for column in range(len(head))], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

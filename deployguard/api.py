@@ -125,9 +125,7 @@ def _transact(
     return outcome
 
 
-def preview(
-    plan: Plan, *, listen: Listener | None = None, store: Store | None = None
-) -> Preview:
+def preview(plan: Plan, *, listen: Listener | None = None, store: Store | None = None) -> Preview:
     """What :func:`apply` would do, from the hosts' real state, changing nothing."""
     with deployment.Run(plan, connect=_connect, listen=listen) as run:
         return inspection.preview(run, inspection.inspect(run))

@@ -216,7 +216,13 @@ class ActionFailed(HostFailure):
     """The host program reports that a step failed. ``kind`` is the host's error kind."""
 
     def __init__(
-        self, host: str, message: str, *, kind: str = "failed", detail: object = None, hint: str = ""
+        self,
+        host: str,
+        message: str,
+        *,
+        kind: str = "failed",
+        detail: object = None,
+        hint: str = "",
     ) -> None:
         super().__init__(host, message, hint=hint)
         self.kind = kind

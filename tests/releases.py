@@ -128,8 +128,17 @@ def _wheel(version: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not wheel.exists():
             subprocess.run(
-                [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest",
-                 str(CACHE), f"django=={version}"],
+                [
+                    sys.executable,
+                    "-m",
+                    "pip",
+                    "download",
+                    "--quiet",
+                    "--no-deps",
+                    "--dest",
+                    str(CACHE),
+                    f"django=={version}",
+                ],
                 check=True,
                 stdin=subprocess.DEVNULL,
             )

@@ -221,7 +221,7 @@ def _services(name: str, plan: Plan, hello: dict[str, Any]) -> Iterator[Answer]:
         if (service := plan.components[component].service) is not None and service.kind == "systemd"
     ]
     if hello.get("systemd"):
-        yield Answer(name, "systemd", "ok", "runs; it guards the lease and a reboot")
+        yield Answer(name, "systemd", "ok", "runs")
     elif units:
         message = f"does not run, but {', '.join(units)} is a systemd unit"
         yield Answer(name, "systemd", "failed", message, "use another kind of service")

@@ -34,9 +34,7 @@ def command(
 
     plan = None
     if plan_path is not None:
-        plan = api.load(
-        plan_path, version=release, variables=variables, local_files=False
-    )
+        plan = api.load(plan_path, version=release, variables=variables, local_files=False)
         console.know(plan)
     title = f"recovering {plan.name} in {plan.environment}" if plan else "recovering"
     with showing(console, title, list(plan.hosts) if plan else []) as show:

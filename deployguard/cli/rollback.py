@@ -31,9 +31,7 @@ def command(
     from deployguard.cli.interrupt import handing_over
     from deployguard.cli.progress import showing
 
-    plan = api.load(
-        plan_path, version=release, variables=variables, local_files=False
-    )
+    plan = api.load(plan_path, version=release, variables=variables, local_files=False)
     console.know(plan)
     title = f"rolling {plan.name} in {plan.environment} back to {to or 'the version before'}"
     with handing_over(quitting(console)) as stop, showing(console, title, list(plan.hosts)) as show:

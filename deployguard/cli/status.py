@@ -28,9 +28,7 @@ def command(
     from deployguard import api
     from deployguard.errors import ExitCode
 
-    plan = api.load(
-        plan_path, version=release, variables=variables, local_files=False
-    )
+    plan = api.load(plan_path, version=release, variables=variables, local_files=False)
     console.know(plan)
     rows = api.status(plan)
     for row in rows:

@@ -11,7 +11,6 @@ from deployguard.onhost import evidence
 from deployguard.onhost.participant import Participant
 from deployguard.onhost.system import System
 
-
 _GZIP = 31  # the window, and a gzip header around it
 
 

@@ -26,9 +26,7 @@ def save(state: State, transaction: str, changes: Sequence[Change]) -> Dict[str,
     return bundles
 
 
-def _bundle(
-    state: State, transaction: str, component: str, root: str, paths: List[str]
-) -> str:
+def _bundle(state: State, transaction: str, component: str, root: str, paths: List[str]) -> str:
     import tarfile
 
     directory = os.path.join(state.root, "saved")

@@ -213,8 +213,11 @@ def _differences(view: View, skip: Patterns) -> Dict[str, Any]:
     before, wanted = view.before, view.wanted
     assert wanted is not None
     result: Dict[str, Any] = {
-        "added": [], "changed": [], "removed": [],
-        "drift": {"added": [], "changed": [], "removed": []}, "only_on_host": [],
+        "added": [],
+        "changed": [],
+        "removed": [],
+        "drift": {"added": [], "changed": [], "removed": []},
+        "only_on_host": [],
     }
     if before is None:
         result["added"] = [[e.path, e.size] for e in wanted if e.kind != "d"]
@@ -317,9 +320,7 @@ def observe(system: System, questions: Sequence[Dict[str, Any]]) -> Dict[str, An
         )
         if question["kind"] == "properties":
             lines = result.stdout.decode("utf-8", "replace").splitlines()
-            answers[question["field"]] = dict(
-                line.split("=", 1) for line in lines if "=" in line
-            )
+            answers[question["field"]] = dict(line.split("=", 1) for line in lines if "=" in line)
         else:
             answers[question["field"]] = {"status": result.status}
     return answers

@@ -38,10 +38,27 @@ RESTORE = "restore"
 FAIL = "fail"
 
 STATES: Tuple[str, ...] = (
-    IDLE, BEGUN, STAGED, ARMED, SWITCHED, PREPARED, COMMITTED, RESTORED, ABORTED, STUCK,
+    IDLE,
+    BEGUN,
+    STAGED,
+    ARMED,
+    SWITCHED,
+    PREPARED,
+    COMMITTED,
+    RESTORED,
+    ABORTED,
+    STUCK,
 )
 EVENTS: Tuple[str, ...] = (
-    BEGIN, STAGE, ARM, SWITCH, PREPARE, COMMIT, ABORT, RESTORE, FAIL,
+    BEGIN,
+    STAGE,
+    ARM,
+    SWITCH,
+    PREPARE,
+    COMMIT,
+    ABORT,
+    RESTORE,
+    FAIL,
 )
 
 TRANSITIONS: Dict[Tuple[str, str], str] = {

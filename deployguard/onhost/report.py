@@ -38,7 +38,10 @@ def _transaction(state: State, identifier: str, system: System) -> Dict[str, Any
         journal = Journal(os.path.join(folder, "journal"), system.now)
     except JournalDamaged as error:
         return {
-            "transaction": identifier, "state": "damaged", "unfinished": True, "error": str(error),
+            "transaction": identifier,
+            "state": "damaged",
+            "unfinished": True,
+            "error": str(error),
         }
     begun = journal.last("begun") or {}
     settled = journal.last("settled") is not None or journal.state == machine.ABORTED

@@ -130,7 +130,13 @@ def keep(state: State, folder: str, journal: Journal) -> None:
         record = live_record(state, target["path"])
         if record is None or record["transaction"] != begun["transaction"]:
             _record_live(
-                state, folder, target, placement, record, begun["transaction"], committed_at,
+                state,
+                folder,
+                target,
+                placement,
+                record,
+                begun["transaction"],
+                committed_at,
                 [file for file in staging["files"] if file["component"] == target["name"]],
             )
         _prune_manifests(state, target["path"])

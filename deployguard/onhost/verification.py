@@ -62,7 +62,6 @@ def _of_tree(
     found = ["%s/%s is missing" % (root, path) for path in change.removed]
     found += ["%s/%s was not there" % (root, path) for path in change.added if path not in led]
     found += [
-        "%s/%s differs in %s" % (root, item.path, ", ".join(item.fields))
-        for item in change.changed
+        "%s/%s differs in %s" % (root, item.path, ", ".join(item.fields)) for item in change.changed
     ]
     return found

@@ -165,7 +165,9 @@ def _targets(
             yield Finding((*where, index), f'there is no host or group "{target}"', hint)
 
 
-def _component(plan: Plan, component: Component, where: Path, base: str | None) -> Iterator[Finding]:
+def _component(
+    plan: Plan, component: Component, where: Path, base: str | None
+) -> Iterator[Finding]:
     yield from _artifact(component.artifact, (*where, "artifact"), base)
     yield from _inside(component, where)
     for path, file in component.files.items():

@@ -23,7 +23,7 @@ from deployguard.report import incident
 from deployguard.report.github import GitHubIssues
 from deployguard.report.outbox import Entry, Outbox
 from deployguard.rollout.member import Member
-from deployguard.rollout.outcome import Event, Listener, Outcome
+from deployguard.rollout.outcome import Event, Finding, Listener, Outcome
 from deployguard.secret import Secret
 from deployguard.store.journal import SqliteJournal
 
@@ -33,6 +33,9 @@ __all__ = ["Forensics", "deliver_pending", "redactor_for", "report"]
 DEADLINE = 30.0
 TIMEOUT = 8.0
 TRIES = 3
+
+_TAIL_BYTES = 16 * 1024
+_TAIL_LINES = 12
 
 _FAILED = (ExitCode.ROLLED_BACK, ExitCode.NEEDS_PERSON)
 
@@ -86,11 +89,40 @@ class Forensics:
             return outcome
         try:
             folder = self._open()
+            outcome = dataclasses.replace(
+                outcome, findings=(*outcome.findings, *self._last_words(folder, outcome))
+            )
             folder.finish(_metadata(outcome, self.problems))
         except OSError as error:
             note = f"the forensics could not be written: {error}"
             return dataclasses.replace(outcome, report_errors=(*outcome.report_errors, note))
         return dataclasses.replace(outcome, forensics=str(folder.path))
+
+    def _last_words(self, folder: Folder, outcome: Outcome) -> list[Finding]:
+        """The end of each failed component's log, from the first host that failed: what the person
+        who is woken up looks for first. The files are redacted already."""
+        found: dict[str, Finding] = {}
+        for finding in outcome.findings:
+            if not finding.host or not finding.component or finding.component in found:
+                continue
+            path = folder.host(finding.host) / f"{finding.component}-service.log"
+            if not path.is_file():
+                continue
+            with path.open("rb") as file:
+                file.seek(max(path.stat().st_size - _TAIL_BYTES, 0))
+                lines = file.read().decode("utf-8", "replace").splitlines()[-_TAIL_LINES:]
+            said = [line for line in lines if " systemd[" not in line]
+            if lines:
+                found[finding.component] = Finding(
+                    finding.host,
+                    finding.component,
+                    "log",
+                    path.name,
+                    said[-1] if said else lines[-1],
+                    critical=False,
+                    evidence="\n".join(lines),
+                )
+        return list(found.values())
 
 
 def _metadata(outcome: Outcome, problems: list[str]) -> dict[str, Any]:
@@ -111,7 +143,9 @@ def report(
         outbox = Outbox(journal.path, clock=time.time)
         filed = incident.render(outcome, plan, github, redactor_for(plan).text)
         payload = {
-            **filed.to_payload(), "base_url": github.base_url, "token_env": github.token_env,
+            **filed.to_payload(),
+            "base_url": github.base_url,
+            "token_env": github.token_env,
         }
         outbox.put("github", key, payload)
         outbox.close()

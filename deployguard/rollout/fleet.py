@@ -127,9 +127,7 @@ class _Fleet:
 
     def connected(self) -> None:
         """Wait for the connections that :func:`start_connecting` began."""
-        self._collect(
-            [(m, m.connecting) for m in self.members if m.connecting is not None]
-        )
+        self._collect([(m, m.connecting) for m in self.members if m.connecting is not None])
 
     def each(self, step: Step, members: Sequence[Member]) -> None:
         """Run a step for each; a host's failure is kept in its member.
@@ -150,14 +148,8 @@ class _Fleet:
                 member.failure = error
 
     def _collect(self, futures: Sequence[tuple[Member, Future[DeployguardError | None]]]) -> None:
-        while wait([future for _, future in futures], timeout=_GLANCE).not_done:
-            if self.context.stop.is_set():
-                break
-        if self.context.stop.is_set():
-            for _, future in futures:
-                future.cancel()
-            hand_over(self.members)
-            raise Interrupted("interrupted")
+        """Keep each host's failure in its member; raise what concerns the whole transaction."""
+        self._wait([future for _, future in futures])
         refusals: list[DeployguardError] = []
         for member, future in futures:
             error = future.result()
@@ -167,12 +159,18 @@ class _Fleet:
                     member.state = "unreachable"
             elif error is not None:
                 refusals.append(error)
-        for kind in (Locked, Refused):
-            for refusal in refusals:
-                if isinstance(refusal, kind):
-                    raise refusal
         if refusals:
-            raise refusals[0]
+            # Who is told "locked" need not be told of drift as well: that may be the other's work.
+            raise min(refusals, key=lambda error: not isinstance(error, Locked))
+
+    def _wait(self, futures: Sequence[Future[DeployguardError | None]]) -> None:
+        while wait(futures, timeout=_GLANCE).not_done and not self.context.stop.is_set():
+            pass
+        if self.context.stop.is_set():
+            for future in futures:
+                future.cancel()
+            hand_over(self.members)
+            raise Interrupted("interrupted")
 
     def restore(self, members: Iterable[Member], save: rescue.Save | None) -> None:
         """Bring hosts back, or drop what was staged where nothing was touched."""

@@ -109,10 +109,18 @@ def _disk(path: str, free: int | None, inodes: int | None, looked: dict[str, Any
     if space is None:
         return "disk", False, f"disk: {path} is not a directory on the host"
     needs = [
-        (sum(int(c["space"]["needed_bytes"]) for c in looked["components"].values()), free,
-         int(space["bytes"]), "bytes"),
-        (sum(int(c["space"]["needed_inodes"]) for c in looked["components"].values()), inodes,
-         int(space["inodes"]), "inodes"),
+        (
+            sum(int(c["space"]["needed_bytes"]) for c in looked["components"].values()),
+            free,
+            int(space["bytes"]),
+            "bytes",
+        ),
+        (
+            sum(int(c["space"]["needed_inodes"]) for c in looked["components"].values()),
+            inodes,
+            int(space["inodes"]),
+            "inodes",
+        ),
     ]
     for needed, wanted, there, unit in needs:
         if wanted is not None and there - needed < wanted:

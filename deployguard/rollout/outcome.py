@@ -68,7 +68,13 @@ class Outcome:
     environment: str
     exit_code: ExitCode
     status: Literal[
-        "committed", "unchanged", "rolled_back", "needs_person", "refused", "locked", "interrupted",
+        "committed",
+        "unchanged",
+        "rolled_back",
+        "needs_person",
+        "refused",
+        "locked",
+        "interrupted",
         "failed",
     ]
     summary: str

@@ -98,7 +98,10 @@ def _report(context: Context, member: Member, touched: bool) -> None:
     seconds = float(member.restored.get("seconds", {}).get("total", 0.0))
     if member.state == "restored":
         context.record(
-            "restore", "done", member.name, f"restored and verified in {seconds:.2f} s",
+            "restore",
+            "done",
+            member.name,
+            f"restored and verified in {seconds:.2f} s",
             seconds=member.restored.get("seconds", {}),
         )
         return

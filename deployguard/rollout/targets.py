@@ -1,5 +1,4 @@
-"""Plan and release to what the host program is told: pure, and the same for ``plan`` and ``apply``.
-"""
+"""Plan and release to what the host program is told: the same for ``plan`` and ``apply``."""
 
 from __future__ import annotations
 

@@ -20,7 +20,14 @@ from deployguard.rollout.member import Context, Member
 from deployguard.rollout.targets import site_of, target_of
 
 __all__ = [
-    "begin", "check", "check_again", "commit", "connect", "inspect", "stage", "switch",
+    "begin",
+    "check",
+    "check_again",
+    "commit",
+    "connect",
+    "inspect",
+    "stage",
+    "switch",
 ]
 
 
@@ -112,9 +119,7 @@ def stage(context: Context, member: Member) -> None:
     with _Phase(context, member, "stage"):
         _send_missing(context, member)
         policies = [context.drift or c.drift for c in member.components.values()]
-        answer = member.call(
-            "stage", {"components": member.order, "save": "save" in policies}
-        )
+        answer = member.call("stage", {"components": member.order, "save": "save" in policies})
         for name, bundle in answer.get("saved", {}).items():
             words = f"hand-made changes of {name} are kept in {bundle} on {member.name}"
             context.record("stage", "note", member.name, words, bundle=bundle)

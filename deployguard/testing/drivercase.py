@@ -93,9 +93,7 @@ class Trial:
         self.session = case.connect()
         self._begin()
         self.looked = self._look()
-        self.site = site_of(
-            case.name, self.component.layout, self.looked, self.session.hello
-        )
+        self.site = site_of(case.name, self.component.layout, self.looked, self.session.hello)
         self.observed: dict[str, Any] = self.looked["observed"]
 
     def __enter__(self) -> Trial:

@@ -117,13 +117,16 @@ def systemd_case(
         scope = "user" if user else "system"
         return {"systemd": {**unit, "scope": scope, "stop_timeout": "10s", **options}}
 
+    def stop() -> None:
+        systemctl(machine, "stop", f"{name}.service", user=user)
+
     return DriverCase(
         driver=DRIVERS["systemd"],
         component=lambda version: component(path, service(version), layout),
         release=lambda version: services.release(directory, version),
         connect=lambda: registry.connect(machine.name, host),
         served=lambda: services.served(machine.address, number),
-        stop=lambda: systemctl(machine, "stop", f"{name}.service", user=user) and None,
+        stop=stop,
         directory=directory,
     )
 
@@ -155,9 +158,7 @@ def component(path: str, service: dict[str, Any], layout: str) -> Component:
 
 
 def _here(directory: Path) -> Host:
-    return Host.model_validate(
-        {"transport": "local", "state_directory": str(directory / "state")}
-    )
+    return Host.model_validate({"transport": "local", "state_directory": str(directory / "state")})
 
 
 def _kill(pid: int) -> None:

@@ -16,13 +16,22 @@ from tests.onhost.bench import Bench
 
 _KILLED = 9
 _POINTS = (
-    "append", "exchange", "make_directory", "release", "remove_tree", "rename", "rename_new",
-    "reserve", "sync_tree", "write_file", "_remove_files",
+    "append",
+    "exchange",
+    "make_directory",
+    "release",
+    "remove_tree",
+    "rename",
+    "rename_new",
+    "reserve",
+    "sync_tree",
+    "write_file",
+    "_remove_files",
 )
 _CALLS = ("chmod", "chown", "link", "mkdir", "rename", "rmdir", "symlink", "unlink", "utime")
 
 
-def killed_at(bench: Bench, number: int, work: Callable[[], None]) -> bool:
+def killed_at(bench: Bench, number: int, work: Callable[[], object]) -> bool:
     """Do ``work`` in a child that dies at point ``number``; whether it got that far."""
     pid = os.fork()
     if pid == 0:
@@ -41,7 +50,7 @@ def every_point(attempt: Callable[[int], bool]) -> Iterator[int]:
         number += 1
 
 
-def _child(bench: Bench, number: int, work: Callable[[], None]) -> None:
+def _child(bench: Bench, number: int, work: Callable[[], object]) -> None:
     left = [number]
 
     def point() -> None:
@@ -66,7 +75,7 @@ def _child(bench: Bench, number: int, work: Callable[[], None]) -> None:
         bench.system.run = before(bench.system.run)  # type: ignore[method-assign]
         work()
         status = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the parent sees the status, and must not run on
         traceback.print_exc(file=sys.stderr)
     finally:
         os._exit(status)

@@ -28,13 +28,20 @@ def _look(bench: Bench, version: str = "v2", **options: Any) -> Dict[str, Any]:
 
 
 def test_adoption_lists_what_is_only_on_the_host(tmp_path: Path) -> None:
-    """A foreign tree may hold what the artifact has not: listed, but not what is kept or ignored."""
+    """A foreign tree may hold what the artifact has not: listed, unless it is kept or ignored."""
     bench = Bench(str(tmp_path), "in_place", keep=[".env", "uploads/", "*.db"])
     make(
         bench.path,
         {
-            "VERSION": "by hand", "same.txt": "the same", "patched.py": "x", "sub/mine": "y",
-            ".env": "s", "uploads/a": "a", "x.db": "d", "lib/__pycache__/a.pyc": "c", "empty": None,
+            "VERSION": "by hand",
+            "same.txt": "the same",
+            "patched.py": "x",
+            "sub/mine": "y",
+            ".env": "s",
+            "uploads/a": "a",
+            "x.db": "d",
+            "lib/__pycache__/a.pyc": "c",
+            "empty": None,
         },
     )
     found = _look(bench)
@@ -43,7 +50,11 @@ def test_adoption_lists_what_is_only_on_the_host(tmp_path: Path) -> None:
     assert not any(found["drift"].values())
     assert [path for path, _ in found["changed"]] == ["VERSION"]
     assert [path for path, _ in found["removed"]] == [
-        "empty", "lib", "patched.py", "sub", "sub/mine",
+        "empty",
+        "lib",
+        "patched.py",
+        "sub",
+        "sub/mine",
     ]
 
 
@@ -95,7 +106,7 @@ def test_drift_lists_each_change_by_hand(tmp_path: Path, layout: str) -> None:
 
 
 def test_a_release_chosen_by_hand_is_foreign(tmp_path: Path) -> None:
-    """Somebody turned ``current`` back: no drift against the wrong version, and no false history."""
+    """Somebody turned ``current`` back: no drift against the wrong version, no false history."""
     bench = Bench(str(tmp_path), "releases")
     bench.release("v1")
     bench.release("v2")
@@ -239,7 +250,8 @@ def test_an_unknown_owner(tmp_path: Path) -> None:
     with pytest.raises(NotManageable, match="nobody-of-that-name"):
         owner_of(target, None)
     assert owner_of({"owner": None, "group": None}, str(tmp_path)) == (
-        tmp_path.stat().st_uid, tmp_path.stat().st_gid,
+        tmp_path.stat().st_uid,
+        tmp_path.stat().st_gid,
     )
     assert owner_of({"owner": "artifact", "group": None}, None) is None
 
@@ -271,7 +283,9 @@ def test_questions_to_a_service(tmp_path: Path) -> None:
         ],
     )
     assert answers == {
-        "unit": {"A": "1", "B": "x=y"}, "status": {"status": 1}, "process": {"running": False},
+        "unit": {"A": "1", "B": "x=y"},
+        "status": {"status": 1},
+        "process": {"running": False},
     }
 
 

@@ -74,7 +74,7 @@ def test_appending_after_a_torn_tail(tmp_path: Path) -> None:
     journal.enter(machine.BEGIN, "begun")
     journal.close()
     with path.open("ab") as file:
-        file.write(b"deadbeef {\"kind\":\"half")
+        file.write(b'deadbeef {"kind":"half')
     again = Journal(str(path), _clock)
     again.enter(machine.STAGE, "staged")
     again.close()

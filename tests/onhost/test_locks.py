@@ -30,9 +30,7 @@ def _begin(bench: Bench, identifier: str, paths: List[str]) -> Participant:
         ("/srv/a/b", "/srv/a/c", True),
     ],
 )
-def test_paths_that_contain_each_other(
-    tmp_path: Path, held: str, wanted: str, apart: bool
-) -> None:
+def test_paths_that_contain_each_other(tmp_path: Path, held: str, wanted: str, apart: bool) -> None:
     """They are the same path to a lock; the refusal names the holder."""
     bench = Bench(str(tmp_path))
     first = _begin(bench, "first", [held])

@@ -1,4 +1,4 @@
-"""Procedures: what was done is undone, from any point, and a failing undo does not stop the rest."""
+"""Procedures: what was done is undone, from any point; a failing undo does not stop the rest."""
 
 from __future__ import annotations
 
@@ -136,8 +136,12 @@ def test_a_program_that_ends_at_once_does_not_run(tmp_path: Path) -> None:
     """It has no start time on record, and so has every pid that is not in use."""
     pid_file = str(tmp_path / "pid")
     spawn = {
-        "act": "spawn", "argv": ["true"], "env": {}, "cwd": str(tmp_path),
-        "log": str(tmp_path / "log"), "pid_file": pid_file,
+        "act": "spawn",
+        "argv": ["true"],
+        "env": {},
+        "cwd": str(tmp_path),
+        "log": str(tmp_path / "log"),
+        "pid_file": pid_file,
     }
     stop = {"act": "terminate", "pid_file": pid_file, "signal": "TERM", "timeout": 5.0}
 

@@ -12,7 +12,7 @@ from typing import Any, Iterator
 
 import pytest
 
-from deployguard.onhost import frames, serve
+from deployguard.onhost import durable, frames, serve
 from deployguard.onhost.tree import Manifest
 from tests.onhost.bench import STEPS, claim
 from tests.onhost.wire import InProcess, Program, RealBench, Refusal, Wire
@@ -42,9 +42,19 @@ def test_a_whole_deploy_over_the_wire(bench: RealBench) -> None:
     assert program.hello["protocol"] == 1 and program.hello["state"] == bench.state.root
     assert program.hello["pid"] == program.process.pid and program.hello["uid"] == os.geteuid()
     deploy = bench.over(program, "v2")
-    for step, state in zip(STEPS, [
-        "begun", "begun", "staged", "armed", "switched", "switched", "prepared", "committed",
-    ]):
+    for step, state in zip(
+        STEPS,
+        [
+            "begun",
+            "begun",
+            "staged",
+            "armed",
+            "switched",
+            "switched",
+            "prepared",
+            "committed",
+        ],
+    ):
         deploy.to(step)
         assert program.state == state
     assert {"operation": "tree", "status": "started"} in program.events
@@ -151,9 +161,7 @@ def test_taken_over_while_the_other_still_lives(bench: RealBench) -> None:
     first = Program(bench)
     deploy = bench.over(first, "v2").to("switch")
     second = Program(bench)
-    taken = second.call(
-        "adopt", {"transaction": deploy.identifier, "epoch": 2, "owner": "recover"}
-    )
+    taken = second.call("adopt", {"transaction": deploy.identifier, "epoch": 2, "owner": "recover"})
     assert taken == dict(taken, state="switched", epoch=2)
     assert first.ended() == 0
     first.writer.close()
@@ -323,9 +331,16 @@ def test_a_check_ends_with_the_lease(bench: RealBench) -> None:
     program = InProcess(bench)
     deploy = bench.over(program, "v2").to("switch")
     never = {
-        "id": "app/never", "component": "app", "kind": "command", "name": "never",
-        "critical": True, "timeout": 1.0, "interval": 0.01, "deadline": 10.0**9,
-        "min_healthy_time": 0.0, "argv": ["false"],
+        "id": "app/never",
+        "component": "app",
+        "kind": "command",
+        "name": "never",
+        "critical": True,
+        "timeout": 1.0,
+        "interval": 0.01,
+        "deadline": 10.0**9,
+        "min_healthy_time": 0.0,
+        "argv": ["false"],
     }
     program.send({"id": 1000, "verb": "check", "args": {"checks": [never]}})
     while not any("check" in event for event in program.events):
@@ -346,8 +361,7 @@ def test_output_that_nobody_reads_holds_no_restore_up(bench: RealBench) -> None:
     flags = fcntl.fcntl(output, fcntl.F_GETFL)
     fcntl.fcntl(output, fcntl.F_SETFL, flags | os.O_NONBLOCK)
     with pytest.raises(BlockingIOError):
-        while True:
-            os.write(output, b"\0")
+        durable.write_all(output, b"\0" * 10_000_000)
     fcntl.fcntl(output, fcntl.F_SETFL, flags)
     program.send({"id": 1000, "verb": "describe"})
     while program.server._request != 1000:

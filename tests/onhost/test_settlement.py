@@ -1,4 +1,4 @@
-"""What stays after a commit and what goes: history is kept, leftovers are not, nothing goes early."""
+"""What stays after a commit and what goes: history is kept, and nothing is pruned early."""
 
 from __future__ import annotations
 
@@ -43,9 +43,7 @@ def test_retention(tmp_path: Path, layout: str, retain: int) -> None:
         manifests = {entry["manifest"] for entry in [record, *record["previous"]]}
         folder = bench.state.live(bench.path)
         assert manifests == {
-            os.path.join(folder, name)
-            for name in os.listdir(folder)
-            if name.endswith(".manifest")
+            os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".manifest")
         }
 
 
@@ -137,9 +135,7 @@ def test_a_live_tree_is_never_dropped(tmp_path: Path) -> None:
     bench = Bench(str(tmp_path), "releases")
     deploy = bench.deploy("v1").to("switch")
     with pytest.raises(RuntimeError, match="is live"):
-        settlement.drop(
-            bench.state, deploy.participant.folder, deploy.participant._need()
-        )
+        settlement.drop(bench.state, deploy.participant.folder, deploy.participant._need())
     assert bench.live_version() == "v1"
     deploy.restore()
     deploy.close()

@@ -7,11 +7,11 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Dict, Iterable, List, Optional
+from typing import Any, BinaryIO, Callable, Dict, Iterable, List, Optional, cast
 
 from deployguard.onhost import frames, serve
 from deployguard.onhost.system import System
-from tests.onhost.bench import Bench, Deploy, PATIENCE
+from tests.onhost.bench import Bench, Deploy
 
 _ROOT = str(Path(__file__).resolve().parents[2])
 _START = (
@@ -106,8 +106,7 @@ class Program(Wire):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        assert self.process.stdin is not None and self.process.stdout is not None
-        super().__init__(self.process.stdout, self.process.stdin)
+        super().__init__(cast(BinaryIO, self.process.stdout), cast(BinaryIO, self.process.stdin))
 
     def hang_up(self) -> int:
         """Close the connection and wait until the program has ended; its status."""
@@ -189,6 +188,3 @@ class RealBench(Bench):
         mine: Any = wire
         deploy.participant = mine
         return deploy
-
-
-__all__ = ["PATIENCE", "Clock", "InProcess", "Program", "RealBench", "Refusal", "Wire"]

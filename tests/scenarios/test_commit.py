@@ -107,4 +107,8 @@ def test_plan_shows_and_changes_nothing(scene: MakeScene) -> None:
     assert (component["version_live"], component["version_new"]) == ("v1", "v2")
     assert ["VERSION", 3] in component["changed"]
     assert component["bytes_to_send"] > 0 and component["restarts"] == [shop.unit]
-    assert (shop.tree(host), shop.unit_state(host), host.tree("/var/lib/deployguard/live")) == before
+    assert (
+        shop.tree(host),
+        shop.unit_state(host),
+        host.tree("/var/lib/deployguard/live"),
+    ) == before

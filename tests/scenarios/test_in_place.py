@@ -51,8 +51,13 @@ def test_kept_paths_go_along_and_come_back(scene: MakeScene) -> None:
     # The trial version writes to kept paths while it runs, and then turns out to be broken.
     writes = "date +%N > uploads/during.bin; echo rows > shop.sqlite3"
     shop.extra["tasks"] = [
-        {"name": "write", "run": ["sh", "-c", writes], "at": "after_start",
-         "component": "backend", "undo_less": "what it writes belongs to the host"}
+        {
+            "name": "write",
+            "run": ["sh", "-c", writes],
+            "at": "after_start",
+            "component": "backend",
+            "undo_less": "what it writes belongs to the host",
+        }
     ]
     failed = shop.apply("v3", fault="unhealthy")
     assert failed.code == 3, failed

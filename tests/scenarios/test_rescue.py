@@ -94,9 +94,7 @@ def test_failure_on_one_host(scene: MakeScene, github: GitHubServer, failure: st
 
 
 @pytest.mark.parametrize("layout", ["releases", "in_place"])
-def test_real_release_on_three_hosts(
-    scene: MakeScene, github: GitHubServer, layout: str
-) -> None:
+def test_real_release_on_three_hosts(scene: MakeScene, github: GitHubServer, layout: str) -> None:
     """3,670 files on three hosts: all back, identical."""
     shop = scene(hosts=3, real=True, layout=layout)
     assert shop.apply("v1").code == 0
@@ -188,7 +186,9 @@ def _cut_when(shop: Scene, victim: Host, *, phase: str, status: str) -> Result:
         lines.append(line)
         event: dict[str, Any] = json.loads(line)
         if (event.get("host"), event.get("phase"), event.get("status")) == (
-            victim.name, phase, status,
+            victim.name,
+            phase,
+            status,
         ):
             victim.cut_network()
     text = process.stderr.read()
@@ -249,3 +249,15 @@ def test_locked_by_another(scene: MakeScene) -> None:
     first.stdout.read()
     assert first.wait(timeout=60) == 0
     assert shop.served(shop.hosts[0])["version"] == "v2"
+
+
+def test_the_issue_has_what_the_service_said_last(scene: MakeScene, github: GitHubServer) -> None:
+    """The reason stands in the service's own log: it is in the issue, without the secret in it."""
+    shop = scene(hosts=1)
+    assert shop.apply("v1").code == 0
+    failed = shop.apply("v2", fault="exit")
+    assert failed.code == 3, failed
+    assert "telemetry module is missing" in failed.text
+    assert_one_issue(github, failed, "telemetry module is missing")
+    everything = json.dumps(failed.lines) + failed.text + json.dumps(github.repository.issues[1])
+    assert "hunter2secret" not in everything

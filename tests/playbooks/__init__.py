@@ -1,0 +1,1 @@
+"""The playbooks do what they say: each is validated, and run where this machine can."""
