@@ -65,10 +65,10 @@ def component_collectors(
 ) -> list[CollectorData]:
     """The collectors of one component.
 
-    ``path`` is where the failed tree stands after the restore; ``manager`` says how to ask for its service
-    (:class:`deployguard.onhost.probes.ProcessManager`), with ``log`` for the ``process`` driver,
-    and is empty where there is none. The host adds ``manifest`` to a ``tree``: the file in which it
-    keeps the manifest of what was live before.
+    ``path`` is where the failed tree stands after the restore; ``manager`` says how to ask for
+    its service (:class:`deployguard.onhost.probes.ProcessManager`), with ``log`` for the
+    ``process`` driver, and is empty where there is none. The host adds ``manifest`` to a
+    ``tree``: the file in which it keeps the manifest of what was live before.
     """
     user = manager.get("scope") == "user"
     values: dict[str, Any] = {

@@ -7,12 +7,13 @@ with ``sync_tree`` before the tree is renamed into place.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import platform
 import secrets
 import stat
-from typing import Any, List, Optional, Tuple
+from typing import IO, Any, Iterator, List, Optional, Tuple
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
@@ -42,16 +43,22 @@ class ExchangeUnsupported(OSError):
 
 def write_file(path: str, data: bytes, mode: int = 0o600) -> None:
     """Put ``data`` at ``path`` so that a reader, or a power cut, sees all of it or the old file."""
+    with writing(path, mode) as stream:
+        write_all(stream.fileno(), data)
+
+
+@contextlib.contextmanager
+def writing(path: str, mode: int = 0o600) -> Iterator[IO[bytes]]:
+    """As :func:`write_file`, for what is too large to hold: ``with writing(path) as stream``."""
     directory = os.path.dirname(path) or "."
     temporary = _beside(directory)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            write_all(descriptor, data)
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
             os.fchmod(descriptor, mode)
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         os.rename(temporary, path)
     except BaseException:
         _unlink_if_there(temporary)
@@ -60,7 +67,7 @@ def write_file(path: str, data: bytes, mode: int = 0o600) -> None:
 
 
 def sweep(directory: str) -> None:
-    """Remove the half-written files of processes that died in :func:`write_file`.
+    """Remove the half-written files of processes that died in :func:`writing`.
 
     The caller knows that nobody writes there now.
     """

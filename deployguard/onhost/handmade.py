@@ -33,13 +33,7 @@ def _bundle(state: State, transaction: str, component: str, root: str, paths: Li
     if not os.path.isdir(directory):
         durable.make_directory(directory, 0o700)
     path = os.path.join(directory, "%s-%s.tar.gz" % (transaction, component))
-    partial = path + ".partial"
-    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        with tarfile.open(fileobj=file, mode="w:gz") as tar:
-            for name in sorted(paths):
-                tar.add(os.path.join(root, name), name, recursive=False)
-        file.flush()
-        os.fsync(file.fileno())
-    durable.rename(partial, path)
+    with durable.writing(path) as file, tarfile.open(fileobj=file, mode="w:gz") as tar:
+        for name in sorted(paths):
+            tar.add(os.path.join(root, name), name, recursive=False)
     return path

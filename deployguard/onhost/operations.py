@@ -37,6 +37,7 @@ import stat
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from deployguard.onhost import durable
+from deployguard.onhost.excerpts import bounded
 from deployguard.onhost.journal import Journal
 from deployguard.onhost.system import System
 from deployguard.onhost.tree import Patterns
@@ -45,7 +46,8 @@ Action = Dict[str, Any]
 Operation = Dict[str, Any]
 Facts = Dict[str, Any]
 
-OUTPUT_TAIL = 2000
+#: Bytes of what a failed command said that its error repeats.
+OUTPUT_KEPT = 2000
 
 #: Between two runs of a command that is asked until it gives the right answer.
 _AGAIN = 0.1
@@ -177,13 +179,14 @@ class Executor:
                 "%s did not end within %g s" % (_shown(action["argv"]), action.get("timeout", 60.0))
             )
         if result.status not in action.get("ok", (0,)):
-            output = (result.stderr or result.stdout).decode("utf-8", "replace").strip()
+            said = bounded((result.stderr or result.stdout).strip(), OUTPUT_KEPT)
+            output = said.decode("utf-8", "replace")
             raise ActionError(
                 "%s ended with status %d%s"
                 % (
                     _shown(action["argv"]),
                     result.status,
-                    ": " + output[-OUTPUT_TAIL:] if output else "",
+                    ": " + output if output else "",
                 )
             )
 

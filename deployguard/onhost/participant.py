@@ -8,20 +8,20 @@ only has the folder of the transaction.
 
 from __future__ import annotations
 
-import base64
 import os
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from deployguard.onhost import (
+    assembly,
     durable,
     evidence,
     handmade,
     healthcheck,
     locks,
     machine,
+    restoration,
     settlement,
     staging,
-    verification,
 )
 from deployguard.onhost.blobs import receive
 from deployguard.onhost.inspection import (
@@ -29,13 +29,11 @@ from deployguard.onhost.inspection import (
     file_entry,
     look,
     observe,
-    owner_of,
-    retained_trees,
     skip_patterns,
 )
 from deployguard.onhost.journal import Journal
 from deployguard.onhost.operations import Executor
-from deployguard.onhost.places import State, beside_file, read_json, write_json
+from deployguard.onhost.places import State, read_json, write_json
 from deployguard.onhost.system import System
 from deployguard.onhost.tree import Manifest, scan
 
@@ -175,6 +173,8 @@ class Participant:
     def manifest(self, args: Dict[str, Any], pieces: Iterable[bytes]) -> Dict[str, Any]:
         """Receive the manifest of a new tree."""
         manifest = Manifest.from_bytes(b"".join(pieces))
+        if manifest.digest() != args["digest"]:
+            raise RequestError("usage", "the manifest is not the one with that digest")
         self._manifests[args["digest"]] = manifest
         return {"count": manifest.count()}
 
@@ -217,9 +217,9 @@ class Participant:
         """Build every new tree beside the live one, verified and synced."""
         journal = self._need(machine.BEGUN)
         views = [self._views[name] for name in args["components"]]
-        files = self._files(views)
+        files = assembly.files_of(views, os.path.basename(self.folder))
         beside = [view.placement.tree for view in views] + [f["beside"] for f in files]
-        shared = [path + "/." for view in views for path in _shared_directories(view)]
+        shared = [path + "/." for view in views for path in assembly.shared_directories(view)]
         directories = settlement.missing_directories(beside + shared + [f["path"] for f in files])
         journal.append(
             "staging",
@@ -231,13 +231,13 @@ class Participant:
         for directory in directories:
             durable.make_directory(directory, 0o755)
         for view in views:
-            _own_shared(view, directories)
+            assembly.own_shared(view, directories)
         durable.reserve(os.path.join(self.folder, "reserve"), RESERVE_BYTES)
         saved = self._save_handmade(views) if args.get("save") else {}
         blobs = self._blob_store()
         still: Dict[str, int] = {}
         for view in views:
-            still.update(self._build(view, blobs))
+            still.update(assembly.build_tree(self.folder, view, blobs))
         if still:
             raise RequestError(
                 "mismatch",
@@ -246,7 +246,7 @@ class Participant:
                 detail=sorted(still),
             )
         for file in files:
-            self._stage_file(file)
+            assembly.stage_file(file)
         for base in sorted({os.path.dirname(path) for path in beside}):
             durable.sync_tree(base)
         journal.enter(machine.STAGE, "staged")
@@ -260,70 +260,6 @@ class Participant:
             if view.placement.root is not None
         ]
         return handmade.save(self._state, os.path.basename(self.folder), changes)
-
-    def _build(self, view: View, blobs: str) -> Dict[str, int]:
-        place = view.placement
-        assert view.wanted is not None
-        sources = []
-        if place.root is not None and view.before is not None:
-            sources.append((place.root, view.before))
-        sources += retained_trees(view.record)
-        owner = owner_of(view.target, place.root)
-        partial = place.tree + ".partial"
-        missing = staging.build(
-            view.wanted, partial, sources, store_dir=blobs, owner=owner, keep_owner=owner is None
-        )
-        if missing:
-            return missing
-        self._save("after-%s.manifest" % view.target["name"], self._built(view, owner))
-        if view.before is not None:
-            self._save("before-%s.manifest" % view.target["name"], view.before)
-        durable.rename(partial, place.tree)
-        if place.link is not None:
-            self._unlink(place.beside)
-            os.symlink(place.link, place.beside)
-        return {}
-
-    @staticmethod
-    def _built(view: View, owner: Any) -> Manifest:
-        assert view.wanted is not None
-        if owner is None:
-            return view.wanted
-        return Manifest(entry._replace(uid=owner[0], gid=owner[1]) for entry in view.wanted)
-
-    def _files(self, views: Sequence[View]) -> List[Dict[str, Any]]:
-        identifier = os.path.basename(self.folder)
-        return [
-            dict(
-                file,
-                component=view.target["name"],
-                beside=beside_file(file["path"], identifier),
-            )
-            for view in views
-            for file in view.target["files"]
-        ]
-
-    def _stage_file(self, file: Dict[str, Any]) -> None:
-        if file.get("absent"):
-            return  # the swap takes the live one away
-        # Nobody looks at it yet: no need for the temporary name that a power cut may leave behind.
-        self._unlink(file["beside"])
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(file["beside"], flags, 0o600)
-        try:
-            durable.write_all(descriptor, base64.b64decode(file["content"]))
-        finally:
-            os.close(descriptor)
-        os.chmod(file["beside"], file["mode"])
-        if os.geteuid() != 0:
-            return
-        if "uid" in file:
-            os.chown(file["beside"], file["uid"], file["gid"])
-        else:
-            owner = owner_of(dict(file, owner=file.get("owner"), group=file.get("group")), None)
-            os.chown(file["beside"], *(owner or (-1, -1)))
-        # A change of owner takes setuid and setgid away.
-        os.chmod(file["beside"], file["mode"])
 
     # -- the switch --------------------------------------------------------------------------
 
@@ -388,15 +324,20 @@ class Participant:
         now = scan(view.placement.root, skip=skip_patterns(view.target), cache=view.cache)
         if now.digest() != view.before.digest():
             view.before = now
-            self._save("before-%s.manifest" % component, now)
+            assembly.save_manifest(self.folder, "before-%s" % component, now)
 
     def check(
         self, args: Dict[str, Any], stop: Optional[Callable[[], bool]] = None
     ) -> Dict[str, Any]:
         """Watch the new version until it is healthy, is not in time, or ``stop`` says so."""
-        self._need()
+        armed = self._need().last("armed") or {}
         result = healthcheck.watch(
-            args["checks"], self._system, mode="deploy", emit=self._emit, stop=stop
+            args["checks"],
+            self._system,
+            mode="deploy",
+            baseline=armed.get("baseline"),
+            emit=self._emit,
+            stop=stop,
         )
         self._need().append("checked", sync=False, healthy=result["healthy"])
         return dict(result)
@@ -426,41 +367,9 @@ class Participant:
             return self.abort()
         if journal.state in machine.TERMINAL:
             return self.describe()
-        started = self._system.monotonic()
-        durable.release(os.path.join(self.folder, "reserve"))
-        armed = journal.last("armed")
-        staged = journal.last("staging")
-        assert armed is not None and staged is not None
-        journal.append("restoring")
-        failures = self._executor(journal).undo(armed["procedure"])
-        undone = self._system.monotonic()
-        differences = verification.differences(self.folder, armed, staged, self._system)
-        verified = self._system.monotonic()
-        health = healthcheck.watch(
-            armed["checks"],
-            self._system,
-            mode="restore",
-            baseline=armed["baseline"],
-            emit=self._emit,
+        result = restoration.restore(
+            self.folder, journal, self._executor(journal), self._system, self._emit
         )
-        ended = self._system.monotonic()
-        result = {
-            "failures": failures,
-            "differences": differences,
-            "verified": not differences,
-            "healthy": bool(health["healthy"]),
-            "health": health,
-            "seconds": {
-                "undo": round(undone - started, 3),
-                "verify": round(verified - undone, 3),
-                "check": round(ended - verified, 3),
-                "total": round(ended - started, 3),
-            },
-        }
-        if failures or differences or not health["healthy"]:
-            journal.enter(machine.FAIL, "stuck", failures=failures, differences=differences[:200])
-        else:
-            journal.enter(machine.RESTORE, "restored", seconds=result["seconds"])
         return dict(result, state=self.state)
 
     def hold(self) -> Dict[str, Any]:
@@ -491,6 +400,28 @@ class Participant:
             settlement.settle(self._state, self.folder, journal)
         return {"state": self.state}
 
+    # -- evidence ----------------------------------------------------------------------------
+
+    def gather(self, args: Dict[str, Any]) -> Dict[str, Any]:
+        """Run the collectors of one stage into the transaction's evidence folder."""
+        armed = self._journal.last("armed") if self._journal is not None else None
+        if armed is None:
+            return {"collected": []}
+        results = evidence.collect(
+            armed["collectors"],
+            os.path.join(self.folder, "evidence"),
+            self._system,
+            marks=armed["marks"],
+            stage=args["stage"],
+            max_bytes=int(args["max_bytes"]),
+            max_seconds=float(args["max_seconds"]),
+        )
+        return {"collected": results}
+
+    def fetch(self) -> Tuple[Dict[str, Any], Iterator[bytes]]:
+        """The evidence folder as a ``tar.gz``, in pieces."""
+        return {}, evidence.pack(os.path.join(self.folder, "evidence"))
+
     # -- the rest ----------------------------------------------------------------------------
 
     def fenced(self) -> bool:
@@ -503,10 +434,6 @@ class Participant:
             self._journal.close()
         self._leave()
 
-    def journal_record(self, kind: str) -> Optional[Dict[str, Any]]:
-        """The newest record of a kind, for evidence."""
-        return self._journal.last(kind) if self._journal is not None else None
-
     def _need(self, *states: str) -> Journal:
         if self._journal is None:
             raise RequestError("state", "no transaction has begun")
@@ -518,9 +445,6 @@ class Participant:
             )
         return self._journal
 
-    def _save(self, name: str, manifest: Manifest) -> None:
-        durable.write_file(os.path.join(self.folder, name), manifest.to_bytes(), 0o600)
-
     def _bury(self, identifier: str) -> bool:
         return settlement.bury(self._state, identifier, self._system)
 
@@ -528,11 +452,6 @@ class Participant:
         if self._alive is not None:
             os.close(self._alive)
             self._alive = None
-
-    @staticmethod
-    def _unlink(path: str) -> None:
-        if os.path.lexists(path):
-            os.unlink(path)
 
 
 def epoch_of(folder: str) -> int:
@@ -548,19 +467,3 @@ def epoch_of(folder: str) -> int:
 def _journalled(target: Dict[str, Any]) -> Dict[str, Any]:
     """A target as the journal keeps it: no file contents, they may be secrets."""
     return {name: value for name, value in target.items() if name != "files"}
-
-
-def _shared_directories(view: View) -> List[str]:
-    """The shared directories of a component; a shared file cannot be made up."""
-    shared = os.path.join(view.target["path"], "shared")
-    return [os.path.join(shared, p.rstrip("/")) for p in view.target["shared"] if p.endswith("/")]
-
-
-def _own_shared(view: View, made: Sequence[str]) -> None:
-    """Give the shared directories that were just made to the owner of the trees."""
-    owner = owner_of(view.target, view.placement.root)
-    if owner is None or os.geteuid() != 0:
-        return
-    for directory in _shared_directories(view):
-        if directory in made:
-            os.chown(directory, *owner)

@@ -123,7 +123,7 @@ class Server:
             reply["result"] = result
         except Gone:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the controller is told
             reply["error"] = self._describe(error)
         self._send(reply)
         if stream is not None:
@@ -133,7 +133,7 @@ class Server:
             self._write(frames.encode_piece(b""))
 
     def _dispatch(self, verb: str, args: Dict[str, Any]) -> Any:
-        from deployguard.onhost import bundle, report
+        from deployguard.onhost import report
 
         mine = self.participant
         verbs: Dict[str, Callable[[], Any]] = {
@@ -154,8 +154,8 @@ class Server:
             "hold": mine.hold,
             "run": lambda: mine.run(args),
             "finish": mine.finish,
-            "evidence": lambda: bundle.collect(mine, self._system, args),
-            "fetch": lambda: bundle.fetch(mine),
+            "evidence": lambda: mine.gather(args),
+            "fetch": mine.fetch,
             "status": lambda: report.status(self._state, self._system),
             "stored_manifest": lambda: report.stored_manifest(self._state, args),
         }

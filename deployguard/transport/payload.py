@@ -52,10 +52,10 @@ class Program:
 def command(python: str, bootstrap: bytes, *, become: bool) -> list[str]:
     """The argv that makes ``python`` run ``bootstrap`` from its stdin, as root with ``become``.
 
-    ``-I -S``: neither the environment nor the host's site-packages have a say. The last argument
-    is only there to be read in ``ps``.
+    ``-I -S``: neither the environment nor the host's site-packages have a say, and with ``-X utf8``
+    its locale has none. The last argument is only there to be read in ``ps``.
     """
-    argv = [python, "-I", "-S", "-c", _START % len(bootstrap), "deployguard"]
+    argv = [python, "-I", "-S", "-X", "utf8", "-c", _START % len(bootstrap), "deployguard"]
     return ["sudo", "-n", "--", *argv] if become else argv
 
 

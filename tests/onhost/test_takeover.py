@@ -101,7 +101,7 @@ def test_killed_anywhere_before_the_decision(tmp_path: Path, layout: str, power:
         assert bench.served == "v1"
         return dead
 
-    assert len(list(every_point(attempt))) > 50
+    assert len(list(every_point(attempt))) > 40
     assert states == {"idle", "begun", "staged", "armed", "switched", "prepared"}
 
 

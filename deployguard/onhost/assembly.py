@@ -1,0 +1,107 @@
+"""Builds, beside what is live, what the switch puts in place: trees, files, shared places."""
+
+from __future__ import annotations
+
+import base64
+import os
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from deployguard.onhost import durable, staging
+from deployguard.onhost.inspection import View, owner_of, retained_trees
+from deployguard.onhost.places import beside_file
+from deployguard.onhost.tree import Manifest
+
+
+def build_tree(folder: str, view: View, blobs: str) -> Dict[str, int]:
+    """Build a component's new tree, verified; its manifests go to the transaction's ``folder``.
+
+    Answers what :func:`staging.build` does: nothing, or the digests that are still missing.
+    """
+    place = view.placement
+    assert view.wanted is not None
+    sources = []
+    if place.root is not None and view.before is not None:
+        sources.append((place.root, view.before))
+    sources += retained_trees(view.record)
+    owner = owner_of(view.target, place.root)
+    partial = place.tree + ".partial"
+    missing = staging.build(
+        view.wanted, partial, sources, store_dir=blobs, owner=owner, keep_owner=owner is None
+    )
+    if missing:
+        return missing
+    name = view.target["name"]
+    save_manifest(folder, "after-%s" % name, _owned(view.wanted, owner))
+    if view.before is not None:
+        save_manifest(folder, "before-%s" % name, view.before)
+    durable.rename(partial, place.tree)
+    if place.link is not None:
+        _unlink(place.beside)
+        os.symlink(place.link, place.beside)
+    return {}
+
+
+def save_manifest(folder: str, name: str, manifest: Manifest) -> None:
+    """Keep ``name.manifest`` in a transaction's folder."""
+    durable.write_file(os.path.join(folder, name + ".manifest"), manifest.to_bytes(), 0o600)
+
+
+def _owned(wanted: Manifest, owner: Optional[Tuple[int, int]]) -> Manifest:
+    if owner is None:
+        return wanted
+    return Manifest(entry._replace(uid=owner[0], gid=owner[1]) for entry in wanted)
+
+
+def files_of(views: Sequence[View], identifier: str) -> List[Dict[str, Any]]:
+    """The managed files of all components, each with the name it waits under."""
+    return [
+        dict(file, component=view.target["name"], beside=beside_file(file["path"], identifier))
+        for view in views
+        for file in view.target["files"]
+    ]
+
+
+def stage_file(file: Dict[str, Any]) -> None:
+    """Write a managed file beside the live one, with its owner and mode."""
+    if file.get("absent"):
+        return  # the swap takes the live one away
+    # Nobody looks at it yet: no need for the temporary name that a power cut may leave behind.
+    _unlink(file["beside"])
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(file["beside"], flags, 0o600)
+    try:
+        durable.write_all(descriptor, base64.b64decode(file["content"]))
+        if os.geteuid() == 0:
+            os.fchown(descriptor, *_owner_of_file(file))
+        # Last: a change of owner takes setuid and setgid away.
+        os.fchmod(descriptor, file["mode"])
+    finally:
+        os.close(descriptor)
+
+
+def _owner_of_file(file: Dict[str, Any]) -> Tuple[int, int]:
+    if "uid" in file:
+        return int(file["uid"]), int(file["gid"])
+    asked = dict(file, owner=file.get("owner"), group=file.get("group"))
+    return owner_of(asked, None) or (-1, -1)
+
+
+def shared_directories(view: View) -> List[str]:
+    """The shared directories of a component; a shared file cannot be made up."""
+    shared = os.path.join(view.target["path"], "shared")
+    return [os.path.join(shared, p.rstrip("/")) for p in view.target["shared"] if p.endswith("/")]
+
+
+def own_shared(view: View, made: Sequence[str]) -> None:
+    """Give the shared directories that were just made to the owner of the trees."""
+    owner = owner_of(view.target, view.placement.root)
+    if owner is None or os.geteuid() != 0:
+        return
+    for directory in shared_directories(view):
+        if directory in made:
+            os.chown(directory, *owner)
+
+
+def _unlink(path: str) -> None:
+    if os.path.lexists(path):
+        os.unlink(path)
