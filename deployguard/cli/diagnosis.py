@@ -207,9 +207,6 @@ def _rights(name: str, host: Host, hello: dict[str, Any]) -> Iterator[Answer]:
     else:
         how = " through sudo" if host.become else ""
         yield Answer(name, "user", "ok", f"{'root' if root else 'uid ' + str(hello['uid'])}{how}")
-    if hello.get("exchange") is False:
-        message = "the file system cannot exchange two paths: in_place switches are not atomic"
-        yield Answer(name, "exchange", "warning", message, "use layout: releases")
 
 
 def _services(name: str, plan: Plan, hello: dict[str, Any]) -> Iterator[Answer]:

@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from deployguard.onhost import durable, staging
 from deployguard.onhost.inspection import View, owner_of, retained_trees
-from deployguard.onhost.places import beside_file
+from deployguard.onhost.places import NotManageable, beside_file
 from deployguard.onhost.tree import Manifest
 
 
@@ -39,6 +39,19 @@ def build_tree(folder: str, view: View, blobs: str) -> Dict[str, int]:
         _unlink(place.beside)
         os.symlink(place.link, place.beside)
     return {}
+
+
+def exchange_or_refuse(view: View) -> None:
+    """Raise :class:`NotManageable` where the switch could not be one atomic step."""
+    # Tried where the tree will be built: what a crash leaves there is cleared away with it.
+    partial = view.placement.tree + ".partial"
+    durable.remove_tree(partial)
+    os.mkdir(partial, 0o700)
+    if not durable.exchange_supported(partial):
+        raise NotManageable(
+            "the file system of %s cannot exchange two paths in one step" % view.placement.live,
+            "renameat2(RENAME_EXCHANGE) is needed: put the path on ext4, xfs, btrfs or tmpfs",
+        )
 
 
 def save_manifest(folder: str, name: str, manifest: Manifest) -> None:

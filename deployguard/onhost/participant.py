@@ -234,23 +234,28 @@ class Participant:
             assembly.own_shared(view, directories)
         durable.reserve(os.path.join(self.folder, "reserve"), RESERVE_BYTES)
         saved = self._save_handmade(views) if args.get("save") else {}
-        blobs = self._blob_store()
-        still: Dict[str, int] = {}
         for view in views:
-            still.update(assembly.build_tree(self.folder, view, blobs))
-        if still:
-            raise RequestError(
-                "mismatch",
-                "%d files changed on the host while they were copied" % len(still),
-                "deploy again",
-                detail=sorted(still),
-            )
+            assembly.exchange_or_refuse(view)
+            self._build(view)
         for file in files:
             assembly.stage_file(file)
         for base in sorted({os.path.dirname(path) for path in beside}):
             durable.sync_tree(base)
         journal.enter(machine.STAGE, "staged")
         return {"state": self.state, "saved": saved}
+
+    def _build(self, view: View) -> None:
+        missing = assembly.build_tree(self.folder, view, self._blob_store())
+        if missing:
+            # The live program wrote to files that were to be copied: they have to be sent.
+            view.missing = missing
+            name = view.target["name"]
+            raise RequestError(
+                "mismatch",
+                "%d files of %s changed on the host while they were copied" % (len(missing), name),
+                "deploy again, while nothing writes to %s" % view.placement.live,
+                detail={"component": name, "missing": sorted(missing)},
+            )
 
     def _save_handmade(self, views: Sequence[View]) -> Dict[str, str]:
         """Bundle what people changed by hand, before it goes."""

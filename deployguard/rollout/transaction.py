@@ -7,7 +7,7 @@ for the fleet to judge. What happened is always read from the host's own answer.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from deployguard.drivers import procedure
@@ -107,6 +107,9 @@ def inspect(context: Context, member: Member) -> None:
             member.sites[name] = site_of(name, component.layout, looked, session.hello)
 
 
+#: How often files that changed on the host while it copied them are sent instead.
+REPAIRS = 3
+
 #: Before the look there are no places yet.
 _NOWHERE: dict[str, Any] = {
     "placement": {"live": "", "tree": "", "beside": "", "root": None},
@@ -118,18 +121,31 @@ def stage(context: Context, member: Member) -> None:
     """Send what the host lacks; it builds the new trees beside the live ones and verifies them."""
     with _Phase(context, member, "stage"):
         _send_missing(context, member)
-        policies = [context.drift or c.drift for c in member.components.values()]
-        answer = member.call("stage", {"components": member.order, "save": "save" in policies})
+        answer = _build(context, member)
         for name, bundle in answer.get("saved", {}).items():
             words = f"hand-made changes of {name} are kept in {bundle} on {member.name}"
             context.record("stage", "note", member.name, words, bundle=bundle)
+
+
+def _build(context: Context, member: Member) -> dict[str, Any]:
+    policies = [context.drift or c.drift for c in member.components.values()]
+    args = {"components": member.order, "save": "save" in policies}
+    for _ in range(REPAIRS):
+        try:
+            return member.call("stage", args)
+        except ActionFailed as error:
+            if error.kind == "refused":
+                raise Refused(f"{member.name}: {error.reason}", hint=error.hint) from error
+            if error.kind != "mismatch" or not isinstance(error.detail, dict):
+                raise
+            _send(context, member, error.detail["component"], error.detail["missing"])
+    return member.call("stage", args)
 
 
 def _send_missing(context: Context, member: Member) -> None:
     """Each blob travels once, whatever number of components has it."""
     wanted: dict[str, None] = {}
     for name in member.order:
-        source = context.sources[name]
         missing = [
             digest
             for digest in member.looked["components"][name]["missing"]
@@ -137,13 +153,17 @@ def _send_missing(context: Context, member: Member) -> None:
         ]
         wanted.update(dict.fromkeys(missing))
         if missing:
-            if source.blobs is None:
-                raise Refused(
-                    f"{member.name}: {len(missing)} files of {source.version} are damaged there",
-                    hint="deploy that version from its artifact",
-                )
-            stream = source.blobs.blob_stream(missing)
-            member.call("blobs", {"component": name}, stream=stream)
+            _send(context, member, name, missing)
+
+
+def _send(context: Context, member: Member, name: str, missing: Sequence[str]) -> None:
+    source = context.sources[name]
+    if source.blobs is None:
+        raise Refused(
+            f"{member.name}: {len(missing)} files of {source.version} are damaged there",
+            hint="deploy that version from its artifact",
+        )
+    member.call("blobs", {"component": name}, stream=source.blobs.blob_stream(missing))
 
 
 def _arm(context: Context, member: Member) -> None:

@@ -60,13 +60,12 @@ def test_good_host(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"free_bytes": 1024}, "state directory"),
         ({"now": time.time() - 3600}, "clock"),
         ({"systemd": False}, "systemd"),
-        ({"exchange": False}, "exchange"),
     ],
 )
 def test_what_is_worth_a_word(
     plan: Plan, monkeypatch: pytest.MonkeyPatch, facts: dict[str, Any], subject: str
 ) -> None:
-    """Little space, a wrong clock, no systemd, no exchange: deploys work, with a warning."""
+    """Little space, a wrong clock, no systemd: deploys work, with a warning."""
     assert ask(plan, monkeypatch, Session(**facts))[subject] == "warning"
 
 

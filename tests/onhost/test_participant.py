@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import subprocess
 import tempfile
@@ -12,9 +13,10 @@ from typing import Any, Iterator, List
 import pytest
 from hypothesis import given, settings
 
-from deployguard.onhost import durable, machine
+from deployguard.onhost import blobs, durable, machine
 from deployguard.onhost.operations import OperationFailed
 from deployguard.onhost.participant import RequestError
+from deployguard.onhost.places import NotManageable
 from deployguard.onhost.serve import Server
 from tests.onhost.bench import COMPONENT, MEMORY, Bench, checks, claim, snapshot
 from tests.onhost.trees import TREES, Directory, File, write_tree
@@ -81,8 +83,9 @@ def test_the_manifest_decides_and_not_the_disk(tmp_path: Path) -> None:
     assert Path(bench.live, "c").read_text() == "A"
 
 
-def test_a_file_that_changes_while_it_is_copied(tmp_path: Path) -> None:
-    """The look said it was there, and then it was another one: refused, nothing is left."""
+@pytest.mark.parametrize("sent", [False, True])
+def test_a_file_that_changes_while_it_is_copied(tmp_path: Path, sent: bool) -> None:
+    """The look said it was there, and then it was another one: it has to be sent, or dropped."""
     bench = Bench(str(tmp_path), "releases")
     bench.release("v1", {"data": "old content"})
     before = bench.world()
@@ -92,11 +95,34 @@ def test_a_file_that_changes_while_it_is_copied(tmp_path: Path) -> None:
     with pytest.raises(RequestError) as caught:
         deploy.to("stage")
     assert caught.value.kind == "mismatch"
+    digest = hashlib.sha256(b"old content").hexdigest()
+    assert caught.value.detail == {"component": "app", "missing": [digest]}
+    if sent:
+        stream = blobs.encode([(digest, 11, [b"old content"])])
+        deploy.participant.blobs({"component": "app"}, stream)
+        assert deploy.participant.stage({"components": ["app"]})["state"] == "staged"
     Path(bench.live, "data").write_text("old content")
     os.utime(bench.live + "/data", ns=(stamp, stamp))
     deploy.participant.abort()
     assert bench.world() == before
     deploy.close()
+
+
+@LAYOUTS
+def test_a_file_system_without_exchange(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    """A switch that would not be atomic is refused before anything is stopped."""
+    bench = Bench(str(tmp_path), layout)
+    bench.release("v1")
+    before = bench.world()
+    monkeypatch.setattr(durable, "exchange_supported", lambda directory: False)
+    deploy = bench.deploy("v2").to("look")
+    with pytest.raises(NotManageable):
+        deploy.to("stage")
+    deploy.participant.abort()
+    deploy.close()
+    assert bench.world() == before and bench.served == "v1"
 
 
 @LAYOUTS
