@@ -54,6 +54,17 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """A slip of the pen is answered with the command that was meant."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from deployguard.plan.suggestion import did_you_mean
+
+            mend = did_you_mean(args[0], COMMANDS, among="there are")
+            ctx.fail(f'there is no command "{args[0]}"; {mend}')
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The table, without importing a command."""
         with formatter.section("Commands"):
@@ -97,6 +108,8 @@ def _invoke(arguments: Sequence[str] | None, console: Console) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return int(ExitCode.USAGE)
+    except click.NoSuchOption as error:
+        return console.failed(ExitCode.USAGE, *_unknown_option(error))
     except click.UsageError as error:
         hint = f"{error.ctx.command_path} --help" if error.ctx is not None else ""
         return console.failed(ExitCode.USAGE, error.format_message(), hint)
@@ -106,6 +119,14 @@ def _invoke(arguments: Sequence[str] | None, console: Console) -> int:
         return console.failed(ExitCode.INTERRUPTED, "interrupted", "deployguard recover")
     except DeployguardError as error:
         return console.refused(error)
+
+
+def _unknown_option(error: click.NoSuchOption) -> tuple[str, str]:
+    """Message and hint; what templates call ``version`` is chosen with ``--release``."""
+    if error.option_name == "--version":
+        hint = "--release VERSION deploys another version; `deployguard --version` shows our own"
+        return "there is no option --version here", hint
+    return error.format_message(), f"{error.ctx.command_path} --help" if error.ctx else ""
 
 
 def main() -> NoReturn:

@@ -51,12 +51,13 @@ def command(
     for host in preview.hosts:
         for line, color in _host(host):
             console.say(line, fg=color)
-    if not preview.changes:
+    if not preview.changes and not preview.failed:
         console.say("no changes", fg="green")
     console.emit("preview", preview.as_dict())
-    if any(host.error for host in preview.hosts):
+    if preview.failed:
+        console.say("hint: `deployguard doctor PLAN` says what a host lacks, and the mend")
         return int(ExitCode.INTERNAL)
-    if any(not passed for host in preview.hosts for _, passed, _ in host.guards):
+    if preview.refused:
         return int(ExitCode.REFUSED)
     return int(ExitCode.CHANGES if detailed_exitcode and preview.changes else ExitCode.COMMITTED)
 

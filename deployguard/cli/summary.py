@@ -17,12 +17,15 @@ NAMED_HOSTS = 6
 #: More findings than this are in the forensics and in `--json` only.
 SHOWN_FINDINGS = 20
 
+#: How a host ends that was only looked at.
+_UNTOUCHED = ("untouched", "aborted", "unreachable")
+
 
 def lines(outcome: Outcome) -> Iterator[tuple[str, bool]]:
     """The summary block, line by line; the flag says that the line is a heading."""
     seconds = outcome.ended_at - outcome.started_at
     code = outcome.exit_code
-    meaning = EXPLANATIONS[code].meaning
+    meaning, act = _meaning(outcome)
     yield f"{outcome.summary}", True
     transaction = f"transaction {outcome.transaction}, " if outcome.transaction else ""
     yield (
@@ -47,11 +50,12 @@ def lines(outcome: Outcome) -> Iterator[tuple[str, bool]]:
     for error in outcome.report_errors:
         yield f"not reported: {error}", False
     if not outcome:
-        yield f"next: {EXPLANATIONS[code].act}", False
+        yield f"next: {act}", False
 
 
 def markdown(outcome: Outcome) -> str:
     """The same for a job summary on GitHub."""
+    meaning, act = _meaning(outcome)
     mark = "✅" if outcome else "🔁" if outcome.exit_code == ExitCode.ROLLED_BACK else "❌"
     code = outcome.exit_code
     text = [
@@ -61,7 +65,7 @@ def markdown(outcome: Outcome) -> str:
         "",
         f"Transaction `{outcome.transaction or 'none'}`, "
         f"{outcome.ended_at - outcome.started_at:.1f} s, "
-        f"exit code {int(code)}: {EXPLANATIONS[code].meaning}.",
+        f"exit code {int(code)}: {meaning}.",
         "",
     ]
     if outcome.hosts:
@@ -80,8 +84,19 @@ def markdown(outcome: Outcome) -> str:
     text += [f"- {name}: {_cell(value)}" for name, value in _places(outcome)]
     text += [f"- not reported: {_cell(error)}" for error in outcome.report_errors]
     if not outcome:
-        text += ["", f"**Next:** {EXPLANATIONS[code].act}"]
+        text += ["", f"**Next:** {act}"]
     return "\n".join(text) + "\n"
+
+
+def _meaning(outcome: Outcome) -> tuple[str, str]:
+    """What the exit code means here, and what to do next."""
+    explanation = EXPLANATIONS[outcome.exit_code]
+    untouched = all(host.state in _UNTOUCHED for host in outcome.hosts)
+    if outcome.exit_code == ExitCode.ROLLED_BACK and outcome.hosts and untouched:
+        # There was nothing to roll back, and what failed may be no fault of the release.
+        act = "Mend what failed, then deploy again; `deployguard doctor PLAN` looks at the hosts."
+        return "failed; nothing was touched", act
+    return explanation.meaning, explanation.act
 
 
 def color_of(outcome: Outcome) -> str:

@@ -250,7 +250,7 @@ class Plan(Block):
     )
     version: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$",
-        description="The version to deploy; `--version` replaces it.",
+        description="The version to deploy; `--release` replaces it.",
     )
     environment: str = Field("production", description="Shown in incidents and reports.")
     vars: dict[str, Any] = Field(

@@ -29,7 +29,7 @@ def json_schema() -> dict[str, Any]:
         properties = (raw if name == "Plan" else definitions[name])["properties"]
         for key in keys:
             del properties[key]
-    raw["required"].remove("version")  # `--version` may give it
+    raw["required"].remove("version")  # `--release` may give it
     hosts = raw["properties"]["hosts"]
     inventory = {"type": "string", "description": "Path of an inventory, relative to the plan."}
     description = hosts.pop("description")

@@ -203,6 +203,16 @@ def test_plan_lists_changes(deployguard: Run, site: Site, monkeypatch: pytest.Mo
     assert ran.lines[-1]["hosts"][1]["error"] == "no route to host"
 
 
+def test_plan_of_a_host_that_is_not_there(deployguard: Run, site: Site) -> None:
+    """A host that does not answer is no host without changes."""
+    host = "{address: 127.0.0.1, port: 1, connect_deadline: 0.2s, known_hosts: none}"
+    site.plan.write_text(re.sub(r"here: \{.*\}", f"web1: {host}", site.plan.read_text()))
+    ran = deployguard("plan", site.plan)
+    assert ran.code == 1
+    assert "no changes" not in ran.err
+    assert "deployguard doctor PLAN" in ran.err
+
+
 def test_schema_is_json(deployguard: Run) -> None:
     """The schema goes to stdout, as a document."""
     ran = deployguard("schema")

@@ -169,3 +169,20 @@ def test_reader_that_leaves_changes_nothing(site: Site) -> None:
     )
     assert done.returncode == 0
     assert "Broken" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["aply", "plan.yaml"], 'did you mean "apply"?'),
+        (["apply", "plan.yaml", "--version", "v2"], "--release VERSION"),
+        (["apply", "plan.yaml", "--releas", "v2"], "--release"),
+    ],
+)
+def test_a_slip_is_answered_with_what_was_meant(
+    deployguard: Run, arguments: list[str], words: str
+) -> None:
+    """The likeliest mistakes on a command line name the mend."""
+    ran = deployguard(*arguments)
+    assert ran.code == ExitCode.USAGE
+    assert words in ran.err

@@ -33,6 +33,15 @@ def test_rollback_says_what_failed_and_where_to_read_on() -> None:
     assert EXPLANATIONS[ExitCode.ROLLED_BACK].act in text
 
 
+def test_a_failure_before_the_switch_is_no_rollback() -> None:
+    """Where nothing was touched the code is 3 too, but nobody reads of a rollback."""
+    hosts = (host("web1", "unreachable"), host("web2", "aborted"))
+    text = text_of(outcome(ExitCode.ROLLED_BACK, "rolled_back", hosts=hosts))
+    assert "exit code 3 (failed; nothing was touched)" in text
+    assert "deployguard doctor PLAN" in text
+    assert "nothing was touched" not in text_of(rolled_back())
+
+
 def test_stuck_host_comes_first_and_loud() -> None:
     """Where a restore failed, that host leads and nothing calls it restored."""
     shown = outcome(

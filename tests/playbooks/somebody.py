@@ -27,7 +27,7 @@ class Somebody:
     environment: dict[str, str]
 
     def start(self, *argv: str) -> subprocess.Popen[str]:
-        """The program, with its output and its errors in one pipe, in a process group of its own."""
+        """The program in a process group of its own, output and errors in one pipe."""
         return subprocess.Popen(
             [*self.prefix, *argv],
             env=self.environment,
