@@ -50,7 +50,7 @@ def exchange_or_refuse(view: View) -> None:
     if not durable.exchange_supported(partial):
         raise NotManageable(
             "the file system of %s cannot exchange two paths in one step" % view.placement.live,
-            "renameat2(RENAME_EXCHANGE) is needed: put the path on ext4, xfs, btrfs or tmpfs",
+            "the switch needs RENAME_EXCHANGE: put the path on ext4, xfs, btrfs or tmpfs",
         )
 
 
