@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 
 import pytest
@@ -41,14 +40,3 @@ def test_every_phase_is_documented() -> None:
     """A program may show phases it has read about."""
     text = (DOCS / "cli.md").read_text()
     assert all(f"`{phase}`" in text for phase in PHASES)
-
-
-@pytest.mark.parametrize(
-    "page", [*DOCS.glob("*.md"), *ROOT.glob("*.md")], ids=lambda page: str(page.relative_to(ROOT))
-)
-def test_links_lead_somewhere(page: Path) -> None:
-    """A link to a file of this repository leads to one that is there."""
-    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
-        if "://" not in target and not target.startswith("mailto:"):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"

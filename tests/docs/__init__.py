@@ -1,0 +1,1 @@
+"""The documentation says what the code does: links, tables, commands and plans are held to it."""

@@ -1,0 +1,224 @@
+"""Every command that the documentation shows is run, and its output is the one that is shown."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import ROOT, Shown, blocks, shown
+
+pytestmark = pytest.mark.docs
+
+README = ROOT / "README.md"
+CLI = ROOT / "docs" / "cli.md"
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "playbooks" / "README.md"]
+DEMO = ROOT / "playbooks" / "demo"
+
+#: What is not run below: who runs it, or why nobody does.
+ELSEWHERE = {
+    "make demo": "tests/playbooks/test_demo.py::test_what_is_served_after_each_step",
+    "make test": "runs this test",
+    "python -m bench.deploy --hosts 1,10,40 --runs 3 --write": "takes an hour; its options hold",
+}
+#: What a run has of its own: times, ids, ports, folders.
+OWN = [
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "DATE TIME"),
+    (re.compile(r"\b\d\d:\d\d:\d\d\b"), "TIME"),
+    (re.compile(r"\d{8}T\d{6}-shop-[0-9a-f]{6}"), "TRANSACTION"),
+    (re.compile(r"\b\d+\.\d+ s\b"), "SECONDS"),
+    (re.compile(r"(port |127\.0\.0\.1:)\d+"), r"\1PORT"),
+    (re.compile(r"\S+/forensics/v3-\d+"), "FORENSICS"),
+]
+
+
+@dataclass
+class Folder:
+    """A folder with a plan, and a user who types commands there."""
+
+    path: Path
+    environment: dict[str, str]
+
+    def run(self, command: str) -> subprocess.CompletedProcess[str]:
+        """One line of a shell; both its channels are in ``stdout``, as in a terminal."""
+        return subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.path,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Folder]:
+    """The demo's plan with its three releases, of which the third is broken."""
+    path = tmp_path / "shop"
+    path.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("GITHUB_", "DEPLOYGUARD_"))
+    }
+    environment |= {
+        "DEPLOYGUARD_STATE": str(tmp_path / "state"),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "SHOP_PORT": str(port),
+    }
+    shutil.copy(DEMO / "plan.yaml", path)
+    for version in ("v1", "v2", "v3"):
+        shutil.copytree(DEMO / "app", path / "releases" / version)
+        (path / "releases" / version / "VERSION").write_text(f"{version}\n")
+    (path / "releases" / "v3" / "settings.json").write_text('{"currency": "EUR"}\n')
+    yield Folder(path, environment)
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            inside = os.readlink(process / "cwd").startswith(str(path))
+        except OSError:
+            continue
+        if inside:
+            os.kill(int(process.name), signal.SIGKILL)
+
+
+def plain(text: str) -> str:
+    """A line without what differs from run to run."""
+    for pattern, word in OWN:
+        text = pattern.sub(word, text)
+    return text.rstrip()
+
+
+def assert_shown(expected: Sequence[str], output: str) -> None:
+    """The lines are in the output, one right after the other but for an ``…`` between them."""
+    actual = [plain(line) for line in output.splitlines()]
+    at, gap = 0, False
+    for line in expected:
+        if line.strip() == "…":
+            gap = True
+            continue
+        wanted = plain(line)
+        if gap:
+            assert wanted in actual[at:], f"{wanted!r} is not in:\n{output}"
+            at = actual.index(wanted, at)
+        else:
+            assert actual[at] == wanted, output
+        at, gap = at + 1, False
+    assert gap or not "".join(actual[at:]), f"more follows:\n{output}"
+
+
+def test_every_command_is_run() -> None:
+    """A command on any other page, or a new one, needs its line here."""
+    run_here = {str(one) for one in [*shown(README), *shown(CLI)]}
+    left = [one for page in PAGES for one in shown(page) if str(one) not in run_here]
+    left += [one for one in shown(README) if not one.command.startswith(("deployguard", "pip"))]
+    assert {one.command for one in left} == set(ELSEWHERE)
+    for test in ELSEWHERE.values():
+        file, found, name = test.partition("::")
+        assert not found or f"def {name}(" in (ROOT / file).read_text()
+
+
+def test_the_readme(folder: Folder) -> None:
+    """From v1 to v2, and to v3, which fails: the output is what the readme shows."""
+    plan = (folder.path / "plan.yaml").read_text()
+    assert f"<!-- plan: playbooks/demo/plan.yaml -->\n```yaml\n{plan}```" in README.read_text()
+    assert folder.run("deployguard apply plan.yaml").returncode == 0
+    commands = [one for one in shown(README) if one.command.startswith("deployguard")]
+    assert [folder_run(folder, one) for one in commands] == [0, 3, 0]
+
+
+def folder_run(folder: Folder, one: Shown) -> int:
+    """The exit code of a command whose output is as it is shown."""
+    done = folder.run(one.command)
+    assert_shown([line for line in one.output if line], _without_blanks(done.stdout))
+    return done.returncode
+
+
+def _without_blanks(text: str) -> str:
+    return "\n".join(line for line in text.splitlines() if line)
+
+
+def test_the_lines_of_the_library(folder: Folder) -> None:
+    """The script of the readme deploys, and ends with the outcome's code."""
+    (script,) = blocks(README, "python")
+    (folder.path / "deploy.py").write_text(script)
+    done = folder.run("python deploy.py")
+    assert (done.returncode, done.stdout) == (0, "v1 is live on 1 host, healthy\n")
+
+
+def test_the_commands_of_the_command_line(folder: Folder) -> None:
+    """Each in its turn on a plan that is all right."""
+    commands = [one for one in shown(CLI) if "|" not in one.command]
+    assert len(commands) >= 6
+    for one in commands:
+        done = folder.run(one.command)
+        assert done.returncode == 0, f"{one}\n{done.stdout}"
+        assert not one.output
+
+
+TWO_HOSTS = """\
+name: pair
+version: v1
+hosts:
+  web1: {{transport: local, state_directory: "{root}/web1"}}
+  web2: {{transport: local, state_directory: "{root}/web2"}}
+components:
+  first: {{artifact: releases/v1, path: "{root}/first", hosts: [web1], checks: [{{command: ["true"]}}]}}
+  second: {{artifact: releases/v1, path: "{root}/second", hosts: [web2], checks: [{{command: ["true"]}}]}}
+"""  # noqa: E501 - a component a line
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+def test_the_example_for_jq(folder: Folder) -> None:
+    """The last JSON line has each host's state."""
+    (folder.path / "plan.yaml").write_text(TWO_HOSTS.format(root=folder.path))
+    (one,) = [one for one in shown(CLI) if "| jq" in one.command]
+    done = folder.run(f"{{ {one.command.replace(' |', ' 2>/dev/null |', 1)}; }}")
+    assert done.stdout.splitlines() == list(one.output)
+
+
+def test_the_options_of_the_benchmark() -> None:
+    """The command that brings docs/performance.md up to date still parses."""
+    (one,) = shown(ROOT / "docs" / "performance.md")
+    words = [*one.command.split()[1:], "--help"]
+    subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.slow
+def test_install(tmp_path: Path) -> None:
+    """``pip install .`` in a new environment gives the command and the forensics data."""
+    (one,) = [one for one in shown(README) if one.command.startswith("pip")]
+    source = tmp_path / "source"
+    skip = shutil.ignore_patterns(".venv*", ".git", ".*_cache", ".hypothesis", "demo-out")
+    shutil.copytree(ROOT, source, ignore=skip)
+    venv.create(tmp_path / "venv", with_pip=True)
+    programs = tmp_path / "venv" / "bin"
+    environment = {**os.environ, "PATH": f"{programs}:/usr/bin:/bin"}
+    environment.pop("PYTHONPATH", None)
+    subprocess.run(one.command.split(), cwd=source, env=environment, check=True, timeout=300)
+    (site,) = (tmp_path / "venv" / "lib").glob("python3.*/site-packages")
+    assert (site / "deployguard" / "_forensics" / "systemd.yaml").exists()
+    said = subprocess.run(
+        ["deployguard", "doctor", "--here"],
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "all it needs is installed" in said.stderr
