@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import venv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ DEMO = ROOT / "playbooks" / "demo"
 ELSEWHERE = {
     "make demo": "tests/playbooks/test_demo.py::test_what_is_served_after_each_step",
     "make test": "runs this test",
+    "pip install .": "tests/docs/test_install.py::test_install",
     "python -m bench.deploy --hosts 1,10,40 --runs 3 --write": "takes an hour; its options hold",
 }
 #: What a run has of its own: times, ids, ports, folders.
@@ -126,7 +126,7 @@ def test_every_command_is_run() -> None:
     """A command on any other page, or a new one, needs its line here."""
     run_here = {str(one) for one in [*shown(README), *shown(CLI)]}
     left = [one for page in PAGES for one in shown(page) if str(one) not in run_here]
-    left += [one for one in shown(README) if not one.command.startswith(("deployguard", "pip"))]
+    left += [one for one in shown(README) if not one.command.startswith("deployguard")]
     assert {one.command for one in left} == set(ELSEWHERE)
     for test in ELSEWHERE.values():
         file, found, name = test.partition("::")
@@ -197,28 +197,3 @@ def test_the_options_of_the_benchmark() -> None:
     (one,) = shown(ROOT / "docs" / "performance.md")
     words = [*one.command.split()[1:], "--help"]
     subprocess.run([sys.executable, *words], cwd=ROOT, check=True, capture_output=True)
-
-
-@pytest.mark.slow
-def test_install(tmp_path: Path) -> None:
-    """``pip install .`` in a new environment gives the command and the forensics data."""
-    (one,) = [one for one in shown(README) if one.command.startswith("pip")]
-    source = tmp_path / "source"
-    skip = shutil.ignore_patterns(".venv*", ".git", ".*_cache", ".hypothesis", "demo-out")
-    shutil.copytree(ROOT, source, ignore=skip)
-    venv.create(tmp_path / "venv", with_pip=True)
-    programs = tmp_path / "venv" / "bin"
-    environment = {**os.environ, "PATH": f"{programs}:/usr/bin:/bin"}
-    environment.pop("PYTHONPATH", None)
-    subprocess.run(one.command.split(), cwd=source, env=environment, check=True, timeout=300)
-    (site,) = (tmp_path / "venv" / "lib").glob("python3.*/site-packages")
-    assert (site / "deployguard" / "_forensics" / "systemd.yaml").exists()
-    said = subprocess.run(
-        ["deployguard", "doctor", "--here"],
-        cwd=tmp_path,
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert "all it needs is installed" in said.stderr
