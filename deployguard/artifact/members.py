@@ -16,6 +16,7 @@ from typing import IO, Any, cast
 
 from deployguard.artifact.base import PIECE, ArtifactInvalid, Limits
 from deployguard.artifact.confine import escaping_links
+from deployguard.artifact.headers import Member, Unusual, members
 from deployguard.onhost.manifest import (
     MAX_NAME,
     MAX_PATH,
@@ -28,6 +29,7 @@ from deployguard.onhost.manifest import (
 )
 
 Places = dict[str, tuple[int, int]]
+_Sparse = tuple[tarfile.TarFile, tarfile.TarInfo]
 
 _BLOCK = 512
 # Long names and pax headers are read into memory whole; real ones are a few kilobytes.
@@ -52,7 +54,11 @@ def read_members(
     """
     reader = _Reader(spool, strip_components, owner_from_artifact, limits)
     try:
-        reader.read()
+        try:
+            reader.read_ordinary()
+        except Unusual:
+            reader = _Reader(spool, strip_components, owner_from_artifact, limits)
+            reader.read_any()
         reader.add_parents()
         if not reader.problems:
             manifest = Manifest(reader.entries.values())
@@ -109,7 +115,15 @@ class _Reader:
         self.places: Places = {}
         self.problems: list[str] = []
 
-    def read(self) -> None:
+    def read_ordinary(self) -> None:
+        """Raises :class:`Unusual` for an archive that only ``tarfile`` can judge."""
+        descriptor = self._spool.fileno()
+        for member in members(lambda size, at: os.pread(descriptor, size, at), self._end):
+            self._add(member)
+            self._bound()
+
+    def read_any(self) -> None:
+        """The same by ``tarfile``: slow, and at home with every kind of tar."""
         self._spool.seek(0)
         with tarfile.open(
             fileobj=cast("Any", _Bounded(self._spool, self._end)),  # read, seek and tell suffice
@@ -117,17 +131,20 @@ class _Reader:
             encoding="utf-8",
             errors="surrogateescape",
         ) as archive:
-            while (member := archive.next()) is not None:
+            while (info := archive.next()) is not None:
                 cast("Any", archive).members = []  # They would pile up, 2 KB each.
-                self._add(archive, member)
-                if len(self.entries) > self._limits.entries:
-                    raise _Refused(f"it has more than {self._limits.entries} entries")
+                self._add(_member(info), (archive, info) if info.issparse() else None)
+                self._bound()
             # Where the headers stop making sense tarfile sees the end, as if all were well.
             if os.pread(self._spool.fileno(), _BLOCK, archive.offset) != bytes(_BLOCK):
                 raise _Refused(
                     "truncated or damaged: there is no end-of-archive mark after "
                     f"{len(self.entries)} entries"
                 )
+
+    def _bound(self) -> None:
+        if len(self.entries) > self._limits.entries:
+            raise _Refused(f"it has more than {self._limits.entries} entries")
 
     def add_parents(self) -> None:
         """Directories that members imply, and the top; the archive's newest time stands in."""
@@ -148,19 +165,18 @@ class _Reader:
 
     def _imply(self, path: str) -> None:
         self.entries[path] = Entry(path, "d", 0o755, 0, self._newest)
-        if len(self.entries) > self._limits.entries:
-            raise _Refused(f"it has more than {self._limits.entries} entries")
+        self._bound()
 
-    def _add(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    def _add(self, member: Member, sparse: _Sparse | None = None) -> None:
         path = self._path(member.name)
         if path is None:
             return
-        if path == ROOT and not member.isdir():
+        if path == ROOT and member.kind != "d":
             # Stripped of all its name, a file is left out; `tar` does the same.
             if not self._strip:
                 self.problems.append(f"{member.name!r}: the top of the tree must be a directory")
             return
-        entry = self._entry(archive, member, path)
+        entry = self._entry(member, path, sparse)
         if entry is not None:
             self._total += entry.size
             if self._total > self._limits.total_bytes:
@@ -168,24 +184,22 @@ class _Reader:
             self._newest = max(self._newest, entry.mtime_ns)
             self.entries[path] = entry
 
-    def _entry(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> Entry | None:
+    def _entry(self, member: Member, path: str, sparse: _Sparse | None) -> Entry | None:
         uid, gid = (member.uid, member.gid) if self._owners else (NOBODY, NOBODY)
-        about = Entry(
-            path, "d", member.mode & 0o7777, 0, _mtime_ns(member), "", uid, gid, _xattrs(member)
-        )
-        if member.isdir():
-            return about
-        if member.issym():
-            return about._replace(kind="l", mode=0o777, digest=member.linkname, xattrs=())
-        if member.islnk():
+        kind, mode, time = member.kind, member.mode & 0o7777, _mtime_ns(member)
+        if kind == "f":
+            digest, xattrs = self._content(member, sparse), _xattrs(member)
+            return Entry(path, "f", mode, member.size, time, digest, uid, gid, xattrs)
+        if kind == "d":
+            return Entry(path, "d", mode, 0, time, "", uid, gid, _xattrs(member))
+        if kind == "l":
+            return Entry(path, "l", 0o777, 0, time, member.linkname, uid, gid)
+        if kind == "h":
             return self._hard_link(member, path)
-        if member.isreg():
-            digest = self._content(archive, member)
-            return about._replace(kind="f", size=member.size, digest=digest)
         self.problems.append(f"{member.name!r}: only files, directories and links can be deployed")
         return None
 
-    def _hard_link(self, member: tarfile.TarInfo, path: str) -> Entry | None:
+    def _hard_link(self, member: Member, path: str) -> Entry | None:
         """A file of its own, with what the other name holds at this point."""
         target = self._path(member.linkname)
         found = self.entries.get(target) if target is not None else None
@@ -206,7 +220,7 @@ class _Reader:
             problem = "the name climbs out of its directory"
         elif "\0" in name:
             problem = "a NUL in the name"
-        elif len(_raw(name)) > MAX_PATH or any(len(_raw(part)) > MAX_NAME for part in parts):
+        elif (len(name) > MAX_NAME or not name.isascii()) and _too_long(name, parts):
             problem = "too long a name"
         if problem:
             self.problems.append(f"{name[:MAX_PATH]!r}: {problem}")
@@ -215,14 +229,14 @@ class _Reader:
             return None
         return "/".join(parts[self._strip :]) or ROOT
 
-    def _content(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    def _content(self, member: Member, sparse: _Sparse | None) -> str:
         """Hash the content, and note where it lies."""
-        place = (member.offset_data, member.size)
+        place = (member.offset, member.size)
         if member.size < 0 or self._total + member.size > self._limits.total_bytes:
             raise _Refused(f"its files are more than {self._limits.total_bytes} bytes")
-        if member.issparse():
-            place = self._append_sparse(archive, member)
-        elif member.offset_data + member.size > self._end:
+        if sparse is not None:
+            place = self._append_sparse(*sparse)
+        elif member.offset + member.size > self._end:
             raise _Refused(f"truncated in {member.name!r}")
         digest = self._hash(*place)
         self.places.setdefault(digest, place)
@@ -253,9 +267,29 @@ def _raw(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def _mtime_ns(member: tarfile.TarInfo) -> int:
+def _too_long(name: str, parts: list[str]) -> bool:
+    return len(_raw(name)) > MAX_PATH or any(len(_raw(part)) > MAX_NAME for part in parts)
+
+
+def _member(info: tarfile.TarInfo) -> Member:
+    kind = "d" if info.isdir() else "l" if info.issym() else "h" if info.islnk() else "?"
+    return Member(
+        info.name,
+        "f" if info.isreg() else kind,
+        info.mode,
+        info.uid,
+        info.gid,
+        info.size,
+        info.mtime,
+        info.linkname,
+        cast("dict[str, str]", info.pax_headers),
+        info.offset_data,
+    )
+
+
+def _mtime_ns(member: Member) -> int:
     """To the nanosecond: ``TarInfo.mtime`` has been through a float."""
-    text = member.pax_headers.get("mtime")
+    text = member.pax.get("mtime")
     match = _TIME.match(text) if isinstance(text, str) else None
     if match is None:
         if not -_MAX_TIME <= member.mtime <= _MAX_TIME:
@@ -266,12 +300,12 @@ def _mtime_ns(member: tarfile.TarInfo) -> int:
     return -value if sign else value
 
 
-def _xattrs(member: tarfile.TarInfo) -> tuple[tuple[str, str], ...]:
+def _xattrs(member: Member) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(_pairs(member)))
 
 
-def _pairs(member: tarfile.TarInfo) -> Iterator[tuple[str, str]]:
-    for keyword, value in member.pax_headers.items():
+def _pairs(member: Member) -> Iterator[tuple[str, str]]:
+    for keyword, value in member.pax.items():
         if keyword.startswith(_XATTR):
             name = keyword[len(_XATTR) :]
             if name.startswith(XATTRS):

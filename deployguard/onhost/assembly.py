@@ -4,41 +4,51 @@ from __future__ import annotations
 
 import base64
 import os
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 from deployguard.onhost import durable, staging
-from deployguard.onhost.inspection import View, owner_of, retained_trees
+from deployguard.onhost.inspection import View, owner_of, skip_patterns
 from deployguard.onhost.places import NotManageable, beside_file
-from deployguard.onhost.tree import Manifest
+from deployguard.onhost.tree import Manifest, vouch
 
 
 def build_tree(folder: str, view: View, blobs: str) -> Dict[str, int]:
     """Build a component's new tree, verified; its manifests go to the transaction's ``folder``.
 
+    Nothing is synced yet: that is done once for the trees of all components, and the folder.
+
     Answers what :func:`staging.build` does: nothing, or the digests that are still missing.
     """
     place = view.placement
     assert view.wanted is not None
-    sources = []
-    if place.root is not None and view.before is not None:
-        sources.append((place.root, view.before))
-    sources += retained_trees(view.record)
     owner = owner_of(view.target, place.root)
     partial = place.tree + ".partial"
     missing = staging.build(
-        view.wanted, partial, sources, store_dir=blobs, owner=owner, keep_owner=owner is None
+        view.wanted, partial, view.sources, store_dir=blobs, owner=owner, keep_owner=owner is None
     )
     if missing:
         return missing
     name = view.target["name"]
-    save_manifest(folder, "after-%s" % name, _owned(view.wanted, owner))
+    view.after = view.wanted if owner is None else view.wanted.owned_by(owner)
+    durable.put(manifest_file(folder, "after-%s" % name), view.after.to_bytes())
     if view.before is not None:
-        save_manifest(folder, "before-%s" % name, view.before)
-    durable.rename(partial, place.tree)
+        durable.put(manifest_file(folder, "before-%s" % name), view.before.to_bytes())
+    durable.move(partial, place.tree)
     if place.link is not None:
         _unlink(place.beside)
         os.symlink(place.link, place.beside)
     return {}
+
+
+def vouch_for(folder: str, view: View) -> None:
+    """Note how the new tree stands, so that neither the commit nor the next look reads all of it.
+
+    Called once it is synced: what was written a moment ago cannot be vouched for. Not synced
+    itself: a torn one is recognised, and costs the next look its time.
+    """
+    assert view.after is not None
+    cache = vouch(view.placement.tree, view.after, skip_patterns(view.target))
+    durable.put(os.path.join(folder, "after-%s.cache" % view.target["name"]), cache.to_bytes())
 
 
 def exchange_or_refuse(view: View) -> None:
@@ -55,14 +65,13 @@ def exchange_or_refuse(view: View) -> None:
 
 
 def save_manifest(folder: str, name: str, manifest: Manifest) -> None:
-    """Keep ``name.manifest`` in a transaction's folder."""
-    durable.write_file(os.path.join(folder, name + ".manifest"), manifest.to_bytes(), 0o600)
+    """Keep ``name.manifest`` in a transaction's folder, durably."""
+    durable.write_file(manifest_file(folder, name), manifest.to_bytes(), 0o600)
 
 
-def _owned(wanted: Manifest, owner: Optional[Tuple[int, int]]) -> Manifest:
-    if owner is None:
-        return wanted
-    return Manifest(entry._replace(uid=owner[0], gid=owner[1]) for entry in wanted)
+def manifest_file(folder: str, name: str) -> str:
+    """Where a transaction's folder has the manifest ``name``."""
+    return os.path.join(folder, name + ".manifest")
 
 
 def files_of(views: Sequence[View], identifier: str) -> List[Dict[str, Any]]:

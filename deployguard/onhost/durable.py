@@ -13,7 +13,7 @@ import os
 import platform
 import secrets
 import stat
-from typing import IO, Any, Iterator, List, Optional, Tuple
+from typing import IO, Any, Iterable, Iterator, List, Optional, Tuple
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
@@ -117,6 +117,25 @@ def sync_tree(path: str) -> None:
         elif library.syncfs(descriptor) != 0:
             number = _last_errno()
             raise OSError(number, os.strerror(number), path)
+    finally:
+        os.close(descriptor)
+
+
+def sync_trees(paths: Iterable[str]) -> None:
+    """As :func:`sync_tree` for several, each file system once."""
+    for path in {os.stat(path).st_dev: path for path in paths}.values():
+        sync_tree(path)
+
+
+def put(path: str, data: bytes, mode: int = 0o600) -> None:
+    """Write a file without syncing it, into a place that ``sync_tree`` makes durable as a whole.
+
+    A power cut before that may leave it torn: nobody may rely on it earlier.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, mode)
+    try:
+        write_all(descriptor, data)
     finally:
         os.close(descriptor)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import stat
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from deployguard.onhost import operations, staging
 from deployguard.onhost.places import NotManageable, Placement, State, beside_file, place, read_json
@@ -33,9 +33,13 @@ class View:
         self.target = target
         self.placement = placement
         self.record: Optional[Dict[str, Any]] = None
+        self.committed: Optional[Manifest] = None
         self.before: Optional[Manifest] = None
         self.wanted: Optional[Manifest] = None
+        self.after: Optional[Manifest] = None
         self.cache = StatCache()
+        #: Where contents can be copied from: the live tree, and older ones as far as needed.
+        self.sources: List[Tuple[str, Manifest]] = []
         self.missing: Dict[str, int] = {}
         self.handmade: List[str] = []
 
@@ -79,10 +83,9 @@ def look(
         ]
     assert manifest is not None
     if root is not None:
-        cache_file = os.path.join(state.live(target["path"]), "stat.cache")
-        if os.path.exists(cache_file):
-            with open(cache_file, "rb") as file:
-                view.cache = StatCache.from_bytes(file.read())
+        if view.record is not None and view.record.get("tree") == root:
+            view.committed = load_manifest(view.record["manifest"])
+            view.cache = _stat_cache(state, target["path"], view.committed)
         view.before = scan(root, skip=skip, cache=view.cache)
     view.wanted = _without_kept(manifest, target, root, view.before)
     _demand_shared(target)
@@ -94,11 +97,7 @@ def look(
     result.update(_differences(view, skip))
     drift = result["drift"]
     view.handmade = drift["changed"] + drift["added"] + result["only_on_host"]
-    sources = [view.before] if view.before is not None else []
-    for _, older in retained_trees(view.record):
-        if staging.missing(view.wanted, sources):
-            sources.append(older)
-    view.missing = staging.missing(view.wanted, sources)
+    _find_sources(view)
     result["missing"] = sorted(view.missing)
     result["missing_bytes"] = sum(view.missing.values())
     result["space"] = _space(view)
@@ -116,13 +115,40 @@ def _demand_shared(target: Target) -> None:
             )
 
 
-def retained_trees(record: Optional[Dict[str, Any]]) -> List[Tuple[str, Manifest]]:
+def retained_trees(record: Optional[Dict[str, Any]]) -> Iterator[Tuple[str, Manifest]]:
     """The older trees that still stand on the host, newest first, with their manifests."""
-    trees = []
     for older in (record or {}).get("previous", []):
         if os.path.isdir(older["tree"]) and os.path.exists(older["manifest"]):
-            trees.append((older["tree"], load_manifest(older["manifest"])))
-    return trees
+            yield older["tree"], load_manifest(older["manifest"])
+
+
+def _find_sources(view: View) -> None:
+    """Older trees are read only while something is missing: each manifest costs milliseconds.
+
+    For a version from the host's own history all are, because nobody else can send what a source
+    loses while it is copied.
+    """
+    assert view.wanted is not None
+    history = view.target["source"]["kind"] == "history"
+    if view.placement.root is not None and view.before is not None:
+        view.sources.append((view.placement.root, view.before))
+    view.missing = staging.missing(view.wanted, [source for _, source in view.sources])
+    older = retained_trees(view.record)
+    while view.missing or history:
+        tree = next(older, None)
+        if tree is None:
+            return
+        view.sources.append(tree)
+        view.missing = staging.missing(view.wanted, [source for _, source in view.sources])
+
+
+def _stat_cache(state: State, path: str, committed: Manifest) -> StatCache:
+    """What the last commit noted of the tree it left behind."""
+    try:
+        with open(os.path.join(state.live(path), "stat.cache"), "rb") as file:
+            return StatCache.from_bytes(file.read(), committed)
+    except FileNotFoundError:
+        return StatCache()
 
 
 def _from_history(view: View, version: str) -> Manifest:
@@ -226,11 +252,9 @@ def _differences(view: View, skip: Patterns) -> Dict[str, Any]:
     result["added"] = [[path, _size(wanted, path)] for path in change.added]
     result["changed"] = [[item.path, _size(wanted, item.path)] for item in change.changed]
     result["removed"] = [[path, _size(before, path)] for path in change.removed]
-    if _live_words(view)["state"] == "managed":
-        assert view.record is not None
-        committed = load_manifest(view.record["manifest"])
+    if view.committed is not None:
         # Ownership is the host's choice at commit time; the manifest on record has it resolved.
-        drift = compare(committed, before, ignore=skip, fields=DRIFT_FIELDS)
+        drift = compare(view.committed, before, ignore=skip, fields=DRIFT_FIELDS)
         result["drift"] = {
             "added": list(drift.added),
             "changed": [item.path for item in drift.changed],

@@ -98,13 +98,15 @@ class Difference(NamedTuple):
 class Manifest:
     """Every entry of one tree, ordered by path, the top first. Immutable."""
 
-    __slots__ = ("_by_path", "entries")
+    __slots__ = ("_by_path", "_data", "_digest", "entries")
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         """Raises :class:`ManifestInvalid` when the entries cannot be one tree."""
         ordered = sorted(entries, key=lambda entry: "" if entry.path == ROOT else entry.path)
         self.entries: Tuple[Entry, ...] = tuple(ordered)
         self._by_path: Dict[str, Entry] = {entry.path: entry for entry in ordered}
+        self._data = b""
+        self._digest = ""
         _check(self.entries, self._by_path)
 
     def __len__(self) -> int:
@@ -114,7 +116,7 @@ class Manifest:
         return iter(self.entries)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Manifest) and self.entries == other.entries
+        return self is other or (isinstance(other, Manifest) and self.entries == other.entries)
 
     def __hash__(self) -> int:
         return hash(self.entries)
@@ -153,11 +155,15 @@ class Manifest:
 
     def digest(self) -> str:
         """The sha256 in hex of the canonical encoding: equal exactly when the trees are."""
-        return hashlib.sha256(self._columns()).hexdigest()
+        if not self._digest:
+            self._digest = hashlib.sha256(self._columns()).hexdigest()
+        return self._digest
 
     def to_bytes(self) -> bytes:
-        """The compact encoding, for the wire and for the disk."""
-        return zlib.compress(self._columns(), 3)
+        """The compact encoding, for the wire and for the disk; of one that was read, just that."""
+        if not self._data:
+            self._data = zlib.compress(self._columns(), 3)
+        return self._data
 
     @classmethod
     def from_bytes(cls, data: bytes, limit: int = MAX_BYTES) -> Manifest:
@@ -173,7 +179,9 @@ class Manifest:
             columns = json.loads(text)
         except (zlib.error, ValueError, RecursionError) as error:
             raise ManifestInvalid("not a manifest: %s" % error) from error
-        return cls(_rows(columns))
+        manifest = cls(_rows(columns))
+        manifest._data = bytes(data)
+        return manifest
 
     def _columns(self) -> bytes:
         # Columns rather than rows: half the size once compressed, and twice as fast to read.
@@ -206,6 +214,8 @@ def compare(
     ``ignore`` leaves paths out on both sides. ``fields`` says which attributes count as a change;
     owners that one side does not know (``NOBODY``) are no difference.
     """
+    if before is after:
+        return Difference((), (), ())
     skip = ignore or Patterns()
     wanted = frozenset(fields)
     added: List[str] = []

@@ -239,8 +239,9 @@ class Participant:
             self._build(view)
         for file in files:
             assembly.stage_file(file)
-        for base in sorted({os.path.dirname(path) for path in beside}):
-            durable.sync_tree(base)
+        durable.sync_trees([self.folder, *(os.path.dirname(path) for path in beside)])
+        for view in views:
+            assembly.vouch_for(self.folder, view)
         journal.enter(machine.STAGE, "staged")
         return {"state": self.state, "saved": saved}
 
@@ -327,7 +328,7 @@ class Participant:
         if view is None or view.placement.root is None or view.before is None:
             return
         now = scan(view.placement.root, skip=skip_patterns(view.target), cache=view.cache)
-        if now.digest() != view.before.digest():
+        if now != view.before:
             view.before = now
             assembly.save_manifest(self.folder, "before-%s" % component, now)
 

@@ -12,12 +12,12 @@ import os
 from typing import Any, Dict, List, Optional, Sequence
 
 from deployguard.onhost import durable, locks, machine
-from deployguard.onhost.inspection import file_entry, live_record, skip_patterns
+from deployguard.onhost.inspection import file_entry, live_record, load_manifest
 from deployguard.onhost.journal import Journal
 from deployguard.onhost.places import State, workshop, write_json
 from deployguard.onhost.records import JournalDamaged
 from deployguard.onhost.system import System
-from deployguard.onhost.tree import StatCache, scan
+from deployguard.onhost.tree import StatCache
 
 #: What is known of a tree whose turn has passed.
 _OF_A_TREE = ("version", "transaction", "committed_at", "tree", "manifest")
@@ -197,9 +197,8 @@ def _record_live(
     }
     # First the trees, then the record: after a crash in between, all of it is done again.
     _prune_trees(record, previous[retain:])
-    cache = StatCache()
-    scan(tree, skip=skip_patterns(target), cache=cache)
-    durable.write_file(os.path.join(directory, "stat.cache"), cache.to_bytes(), 0o600)
+    _adopt_cache(folder, target, tree, directory, manifest)
+    durable.fsync_dir(directory)
     write_json(os.path.join(directory, "record.json"), record)
 
 
@@ -243,9 +242,24 @@ def _adopt(folder: str, name: str, directory: str, new_name: str) -> str:
     target = os.path.join(directory, new_name + ".manifest")
     source = os.path.join(folder, name)
     if os.path.exists(source):
-        with open(source, "rb") as file:
-            durable.write_file(target, file.read(), 0o600)
+        durable.move(source, target)
     return target
+
+
+def _adopt_cache(
+    folder: str, target: Dict[str, Any], tree: str, directory: str, manifest: str
+) -> None:
+    """What was noted of the new tree when it was staged goes where the next look expects it."""
+    source = os.path.join(folder, "after-%s.cache" % target["name"])
+    if not os.path.exists(source):
+        return  # of another manifest, what is there now is recognised as such
+    if target["layout"] == "in_place":
+        # The switch renamed the tree, and with it moved the ctime of its top.
+        with open(source, "rb") as file:
+            cache = StatCache.from_bytes(file.read(), load_manifest(manifest))
+        cache.renew_top(tree)
+        durable.put(source, cache.to_bytes())
+    durable.move(source, os.path.join(directory, "stat.cache"))
 
 
 def _kept_file(file: Dict[str, Any]) -> Dict[str, Any]:

@@ -161,7 +161,7 @@ def _build_into(top: int, manifest: Manifest, contents: _Contents, attributes: _
         if entry.kind == "d":
             directories.append(entry)
             if entry.path != ROOT:
-                os.mkdir(entry.path, 0o700, dir_fd=top)
+                os.mkdir(entry.path, entry.mode & 0o777 | 0o700, dir_fd=top)
         elif entry.kind == "l":
             os.symlink(entry.digest, entry.path, dir_fd=top)
             attributes.give_link(top, entry)
@@ -181,7 +181,7 @@ def _build_into(top: int, manifest: Manifest, contents: _Contents, attributes: _
 
 
 def _build_file(top: int, entry: Entry, contents: _Contents, attributes: _Attributes) -> None:
-    descriptor = os.open(entry.path, _CREATE_FLAGS, 0o600, dir_fd=top)
+    descriptor = os.open(entry.path, _CREATE_FLAGS, entry.mode & 0o777, dir_fd=top)
     try:
         if contents.copy(entry, descriptor):
             attributes.give_file(descriptor, entry)
@@ -323,7 +323,11 @@ class _Contents:
 
 
 class _Attributes:
-    """Owner, mode, extended attributes and times, in the order in which they stick."""
+    """Owner, mode, extended attributes and times, in the order in which they stick.
+
+    Most entries are made with the right owner and mode, and to look costs less than to set: every
+    change is one more entry in the journal of the file system.
+    """
 
     def __init__(self, owner: Optional[Owner], keep_owner: bool) -> None:
         self._owner = owner
@@ -331,10 +335,7 @@ class _Attributes:
 
     def give_file(self, descriptor: int, entry: Entry) -> None:
         # A change of owner clears setuid and capabilities, and a write moves the time.
-        owner = self._owner_of(entry)
-        if owner is not None:
-            os.fchown(descriptor, *owner)
-        os.fchmod(descriptor, entry.mode)
+        self._give_owner_and_mode(descriptor, entry, os.fstat(descriptor))
         if entry.xattrs:
             _set_xattrs(descriptor, entry)
         os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
@@ -347,11 +348,29 @@ class _Attributes:
         os.utime(entry.path, ns=times, dir_fd=top, follow_symlinks=False)
 
     def give_directory(self, top: int, entry: Entry) -> None:
+        status = os.stat(entry.path, dir_fd=top, follow_symlinks=False)
+        if not entry.xattrs and self._is_right(entry, status):
+            times = (entry.mtime_ns, entry.mtime_ns)
+            os.utime(entry.path, ns=times, dir_fd=top, follow_symlinks=False)
+            return
         descriptor = os.open(entry.path, _DIRECTORY_FLAGS, dir_fd=top)
         try:
             self.give_file(descriptor, entry)
         finally:
             os.close(descriptor)
+
+    def _give_owner_and_mode(self, descriptor: int, entry: Entry, status: os.stat_result) -> None:
+        if self._is_right(entry, status):
+            return
+        owner = self._owner_of(entry)
+        if owner is not None:
+            os.fchown(descriptor, *owner)
+        os.fchmod(descriptor, entry.mode)
+
+    def _is_right(self, entry: Entry, status: os.stat_result) -> bool:
+        owner = self._owner_of(entry)
+        owned = owner is None or owner == (status.st_uid, status.st_gid)
+        return owned and status.st_mode & 0o7777 == entry.mode
 
     def _owner_of(self, entry: Entry) -> Optional[Owner]:
         if self._keep_owner and entry.uid != NOBODY and entry.gid != NOBODY:

@@ -47,6 +47,7 @@ __all__ = [
     "StatCache",
     "compare",
     "scan",
+    "vouch",
 ]
 
 Xattrs = Tuple[Tuple[str, str], ...]
@@ -83,49 +84,129 @@ class _Known(NamedTuple):
 
 
 class StatCache:
-    """Which content a file had when it last had this size, these times and this inode.
+    """Which entries of a manifest still stand, told by their sizes, times and inodes.
 
-    Git's rule for racy timestamps holds: a file that was touched in the tick in which it was read
-    could change again without its stat showing it, so such files are never entered.
+    Whatever is done to a file or a directory moves its ctime, which nobody can set. So a file with
+    its old stamp has its old content and attributes, and a directory with its old stamp its old
+    names. Git's rule for racy timestamps holds: what was touched in the tick in which it was read
+    could change again without its stat showing it, so such entries are never entered.
     """
 
-    __slots__ = ("_known",)
+    __slots__ = ("_globs", "_manifest", "_stamps")
 
     def __init__(self) -> None:
-        self._known: Dict[str, _Known] = {}
+        self._manifest: Optional[Manifest] = None
+        self._stamps: Dict[str, Stamp] = {}
+        self._globs: Tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._stamps)
 
-    def get(self, path: str, status: os.stat_result) -> Optional[_Known]:
-        """What is known of ``path`` if it is still the file it was."""
-        known = self._known.get(path)
-        return known if known is not None and known.stamp == _stamp(status) else None
+    def get(self, path: str, status: os.stat_result) -> Optional[Entry]:
+        """The entry of ``path`` if it is still what it was."""
+        stamp = self._stamps.get(path)
+        if stamp is None or stamp != _stamp(status) or self._manifest is None:
+            return None
+        return self._manifest.get(path)
+
+    def unchanged(self, top: int, skip: Patterns) -> Optional[Manifest]:
+        """The whole manifest, if every entry below the descriptor ``top`` is what it was.
+
+        One ``stat`` an entry: no directory is listed and nothing is opened.
+        """
+        manifest, stamps = self._manifest, self._stamps
+        if manifest is None or len(stamps) != len(manifest) or skip.globs != self._globs:
+            return None
+        try:
+            for path, stamp in stamps.items():
+                if _stamp(os.stat(path, dir_fd=top, follow_symlinks=False)) != stamp:
+                    return None
+        except OSError:
+            return None
+        return manifest
+
+    def renew_top(self, root: str) -> None:
+        """Take note that the tree as a whole was renamed, which moves the ctime of its top."""
+        started_ns = time.time_ns()
+        old = self._stamps.get(ROOT)
+        if self._manifest is None or old is None:
+            return
+        new = _stamp(os.stat(root, follow_symlinks=False))
+        names = {entry.path for entry in self._manifest if "/" not in entry.path} - {ROOT}
+        skip = Patterns(self._globs)
+        found = {name for name in os.listdir(root) if not skip.match(name)}
+        # All but the ctime: size, mtime, inode and device.
+        same = (*new[:2], *new[3:]) == (*old[:2], *old[3:])
+        if same and found == names and _settled(new, started_ns):
+            self._stamps[ROOT] = new
 
     def to_bytes(self) -> bytes:
-        """A text for the disk; ``from_bytes`` reads it."""
-        rows = [[path, *known] for path, known in self._known.items()]
-        return zlib.compress(json.dumps([1, rows], separators=(",", ":")).encode("ascii"), 1)
+        """A text for the disk; ``from_bytes`` reads it, given the manifest."""
+        of = _identity(self._manifest) if self._manifest is not None else ""
+        columns = list(zip(*self._stamps.values()))
+        document = [2, of, self._globs, list(self._stamps), columns]
+        return zlib.compress(json.dumps(document, separators=(",", ":")).encode("ascii"), 1)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> StatCache:
-        """The cache that ``to_bytes`` wrote; an empty one when it is damaged or of another kind."""
+    def from_bytes(cls, data: bytes, manifest: Manifest) -> StatCache:
+        """The cache that ``to_bytes`` wrote for this manifest; an empty one when it is damaged, or
+        of another kind, or of another manifest."""
         cache = cls()
         try:
-            version, rows = json.loads(zlib.decompress(data))
-            if version == 1:
-                cache._known = {
-                    path: _Known(tuple(stamp), digest, tuple((n, v) for n, v in xattrs))
-                    for path, stamp, digest, xattrs in rows
-                }
+            version, of, globs, paths, columns = json.loads(zlib.decompress(data))
+            if version == 2 and of == _identity(manifest):
+                cache._stamps = dict(zip(paths, zip(*columns)))
+                cache._globs = tuple(globs)
+                cache._manifest = manifest
         except (zlib.error, ValueError, TypeError):
-            cache._known = {}
+            return cls()
         return cache
 
-    def _replace(self, seen: Dict[str, _Known], started_ns: int) -> None:
-        self._known = {
-            path: known for path, known in seen.items() if _settled(known.stamp, started_ns)
-        }
+    def _replace(
+        self, manifest: Manifest, seen: Dict[str, Stamp], skip: Patterns, started_ns: int
+    ) -> None:
+        self._manifest = manifest
+        self._globs = skip.globs
+        self._stamps = {path: stamp for path, stamp in seen.items() if _settled(stamp, started_ns)}
+
+
+def _identity(manifest: Manifest) -> str:
+    """Of the encoding as it is on the disk, which costs less than the canonical one."""
+    return hashlib.sha256(manifest.to_bytes()).hexdigest()
+
+
+def vouch(root: str, manifest: Manifest, skip: Patterns) -> StatCache:
+    """A cache for a tree that was just built, so that the next scan need not read all of it.
+
+    Only entries that stand as the manifest has them are in it.
+    """
+    started_ns = time.time_ns()
+    cache = StatCache()
+    seen: Dict[str, Stamp] = {}
+    top = os.open(root, _DIRECTORY_FLAGS)
+    try:
+        # With a default ACL on the top, what is below may have attributes that it was not given.
+        inherits = bool(_read_xattrs(top))
+        for entry in manifest if not inherits else ():
+            status = os.stat(entry.path, dir_fd=top, follow_symlinks=False)
+            if _stands(entry, status) and not skip.match(entry.path):
+                seen[entry.path] = _stamp(status)
+    finally:
+        os.close(top)
+    cache._replace(manifest, seen, skip, started_ns)
+    return cache
+
+
+def _stands(entry: Entry, status: os.stat_result) -> bool:
+    """Whether an entry without extended attributes is what its manifest says; not its content."""
+    return (
+        entry.kind == _kind(status.st_mode)
+        and (entry.kind == "l" or entry.mode == status.st_mode & 0o7777)
+        and (entry.kind != "f" or entry.size == status.st_size)
+        and entry.mtime_ns == status.st_mtime_ns
+        and (entry.uid, entry.gid) == (status.st_uid, status.st_gid)
+        and not entry.xattrs
+    )
 
 
 def scan(
@@ -136,18 +217,22 @@ def scan(
 ) -> Manifest:
     """The manifest of the tree at ``root``, less what ``skip`` matches.
 
-    Files that ``cache`` vouches for are not opened, unless ``rehash``; either way the cache holds
-    this scan afterwards. Raises :class:`ScanFailed` for what cannot be read, and other
+    What ``cache`` vouches for is not opened, unless ``rehash``; either way the cache holds this
+    scan afterwards. Raises :class:`ScanFailed` for what cannot be read, and other
     :class:`OSError` when ``root`` is not a directory.
     """
     started_ns = time.time_ns()
-    reader = _Reader(root, skip or Patterns(), None if rehash else cache)
+    skip = skip or Patterns()
+    reader = _Reader(root, skip, None if rehash else cache)
     try:
+        manifest = reader.unchanged()
+        if manifest is not None:
+            return manifest
         manifest = reader.read()
     finally:
         reader.close()
     if cache is not None:
-        cache._replace(reader.seen, started_ns)
+        cache._replace(manifest, reader.seen, skip, started_ns)
     return manifest
 
 
@@ -162,11 +247,15 @@ class _Reader:
         self._entries: Dict[str, Entry] = {}
         self._unreadable: List[str] = []
         self._cause: Optional[OSError] = None
-        self.seen: Dict[str, _Known] = {}
+        self.seen: Dict[str, Stamp] = {}
         self._top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def close(self) -> None:
         os.close(self._top)
+
+    def unchanged(self) -> Optional[Manifest]:
+        """The manifest in the cache, if all of it still stands."""
+        return self._cache.unchanged(self._top, self._skip) if self._cache is not None else None
 
     def read(self) -> Manifest:
         while self._pending:
@@ -183,7 +272,9 @@ class _Reader:
     def _read_directory(self, path: str) -> None:
         descriptor = os.open(path, _DIRECTORY_FLAGS, dir_fd=self._top)
         try:
+            # Before it is listed: a name that comes later moves the ctime.
             status = os.fstat(descriptor)
+            self.seen[path] = _stamp(status)
             self._entries[path] = _entry(path, "d", status, xattrs=_read_xattrs(descriptor))
             prefix = "" if path == ROOT else path + "/"
             with os.scandir(descriptor) as found:
@@ -222,12 +313,15 @@ class _Reader:
         """Record the path as ``status`` says; False when it is no longer that."""
         kind = _kind(status.st_mode)
         if kind == "f":
-            known = self._cache.get(path, status) if self._cache is not None else None
-            if known is None:
-                known, settled = _read_file(name, parent, status)
-                if not settled and not last:
-                    return False
-            self.seen[path] = known
+            entry = self._cache.get(path, status) if self._cache is not None else None
+            if entry is not None and entry.kind == "f":
+                self.seen[path] = _stamp(status)
+                self._entries[path] = entry
+                return True
+            known, settled = _read_file(name, parent, status)
+            if not settled and not last:
+                return False
+            self.seen[path] = known.stamp
             self._entries[path] = Entry(
                 path,
                 "f",
@@ -241,10 +335,12 @@ class _Reader:
             )
         elif kind == "l":
             target = os.readlink(name, dir_fd=parent)
+            self.seen[path] = _stamp(status)
             self._entries[path] = _entry(path, "l", status, digest=target)
         elif kind == "d":
             self._pending.append(path)
         else:
+            self.seen[path] = _stamp(status)
             self._entries[path] = _entry(path, kind, status)
         return True
 

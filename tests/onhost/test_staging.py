@@ -226,19 +226,20 @@ def test_the_tree_is_closed_until_it_is_complete(
     manifest = scan(live)
     target = str(tmp_path / "target")
     modes = []
-    real = os.fchmod
+    chmod, utime = os.fchmod, os.utime
 
-    def spy(descriptor: int, mode: int) -> None:
+    def note() -> None:
         modes.append(stat.S_IMODE(os.stat(target).st_mode))
-        real(descriptor, mode)
 
-    monkeypatch.setattr(os, "fchmod", spy)
+    # What is made with the right mode gets its time alone; the top gets both, in this order.
+    monkeypatch.setattr(os, "fchmod", lambda *given: (note(), chmod(*given)))
+    monkeypatch.setattr(os, "utime", lambda *given, **more: (note(), utime(*given, **more)))
     old = os.umask(0)
     try:
         build(manifest, target, [(live, manifest)])
     finally:
         os.umask(old)
-    assert modes == [0o700] * 4
+    assert modes == [0o700] * 4 + [0o755]
 
 
 def test_a_full_disk_is_an_error_and_the_source_is_untouched(
