@@ -81,7 +81,7 @@ class GitHubServer:
         self._http.server_close()
         self._http = None
         with self._lock:
-            for connection in self._open:
+            for connection in list(self._open):
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
 
