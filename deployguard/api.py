@@ -22,6 +22,7 @@ from typing import Any
 from deployguard.errors import UsageError
 from deployguard.plan.model import Host, Plan
 from deployguard.report import reporting
+from deployguard.report.redaction import Redaction
 from deployguard.rollout import deployment, inspection, recovery
 from deployguard.rollout.outcome import Listener, Outcome
 from deployguard.rollout.preview import Preview
@@ -94,6 +95,8 @@ def _transact(
     drift: str | None,
     stop: threading.Event | None,
 ) -> Outcome:
+    redaction = Redaction(plan)
+    listen = redaction.listener(listen)
     journal = store or SqliteJournal()
     with deployment.Run(
         plan, connect=_connect, listen=listen, stop=stop, drift=drift, version=version
@@ -111,22 +114,23 @@ def _transact(
             [member.name for member in run.members],
         )
         names = [member.name for member in run.members]
-        forensics = reporting.Forensics(plan, run.version, run.started_at, names)
+        forensics = reporting.Forensics(plan, run.version, run.started_at, names, redaction)
         try:
-            outcome = deployment.deploy(run, journal, forensics.save)
+            outcome = redaction.outcome(deployment.deploy(run, journal, forensics.save))
         except UsageError as error:
             refused = deployment.usage_outcome(run, error)
-            journal.end(run.context.transaction, refused.as_dict())
+            journal.end(run.context.transaction, redaction.outcome(refused).as_dict())
             raise
     # From here on the deploy is over: what goes wrong with a report is a note in the outcome.
     outcome = forensics.seal(outcome)
-    outcome = reporting.report(outcome, plan, journal, listen)
+    outcome = redaction.outcome(reporting.report(outcome, plan, journal, listen, redaction))
     journal.end(outcome.transaction, outcome.as_dict())
     return outcome
 
 
 def preview(plan: Plan, *, listen: Listener | None = None, store: Store | None = None) -> Preview:
     """What :func:`apply` would do, from the hosts' real state, changing nothing."""
+    listen = Redaction(plan).listener(listen)
     with deployment.Run(plan, connect=_connect, listen=listen) as run:
         return inspection.preview(run, inspection.inspect(run))
 
@@ -139,9 +143,11 @@ def recover(
     store: Store | None = None,
 ) -> Outcome:
     """Finish what an earlier run left unfinished, by what the hosts say and what was decided."""
+    redaction = Redaction(plan)
+    listen = redaction.listener(listen)
     journal = store or SqliteJournal()
     outcome = recovery.recover(plan, transaction, journal, _connect, listen)
-    return reporting.deliver_pending(outcome, journal)
+    return redaction.outcome(reporting.deliver_pending(outcome, journal))
 
 
 def status(plan: Plan, *, store: Store | None = None) -> list[dict[str, Any]]:

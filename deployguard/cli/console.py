@@ -163,12 +163,9 @@ class Console:
     def know(self, plan: Plan) -> None:
         """Learn the secrets that a plan names: nothing shows them from here on."""
         from deployguard.evidence.redact import Redactor
-        from deployguard.secret import Secret
+        from deployguard.report.redaction import secrets_of
 
-        names = list(plan.rescue.redact)
-        if plan.rescue.incident.github is not None:
-            names.append(plan.rescue.incident.github.token_env)
-        secrets = [found for name in names if (found := Secret.from_environment(name)) is not None]
+        secrets = secrets_of(plan)
         self._redactor = Redactor(secrets)
         if self.workflow is not None:
             for secret in secrets:

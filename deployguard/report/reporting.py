@@ -17,17 +17,17 @@ from typing import Any
 from deployguard import __version__
 from deployguard.errors import ExitCode
 from deployguard.evidence.layout import Folder
-from deployguard.evidence.redact import Redactor
 from deployguard.plan.model import Plan
 from deployguard.report import incident
 from deployguard.report.github import GitHubIssues
 from deployguard.report.outbox import Entry, Outbox
+from deployguard.report.redaction import Redaction
 from deployguard.rollout.member import Member
 from deployguard.rollout.outcome import Event, Finding, Listener, Outcome
 from deployguard.secret import Secret
 from deployguard.store.journal import SqliteJournal
 
-__all__ = ["Forensics", "deliver_pending", "redactor_for", "report"]
+__all__ = ["Forensics", "deliver_pending", "report"]
 
 #: What the issue may cost at the end of a deploy; after that the next command sends it.
 DEADLINE = 30.0
@@ -40,23 +40,22 @@ _TAIL_LINES = 12
 _FAILED = (ExitCode.ROLLED_BACK, ExitCode.NEEDS_PERSON)
 
 
-def redactor_for(plan: Plan) -> Redactor:
-    """Knows every secret that the plan names."""
-    names = list(plan.rescue.redact)
-    if plan.rescue.incident.github is not None:
-        names.append(plan.rescue.incident.github.token_env)
-    secrets = [Secret.from_environment(name) for name in names]
-    return Redactor([secret for secret in secrets if secret is not None])
-
-
 class Forensics:
     """The forensics folder of one run; it is only made when there is something to put in it."""
 
-    def __init__(self, plan: Plan, version: str, started_at: float, hosts: list[str]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        version: str,
+        started_at: float,
+        hosts: list[str],
+        redaction: Redaction,
+    ) -> None:
         self._plan = plan
         self._version = version
         self._started_at = started_at
         self._hosts = hosts
+        self._redaction = redaction
         self._lock = threading.Lock()
         self._folder: Folder | None = None
         self.problems: list[str] = []
@@ -79,7 +78,7 @@ class Forensics:
                     self._version,
                     int(self._started_at),
                     self._hosts,
-                    redactor_for(self._plan),
+                    self._redaction.redactor(),
                 )
             return self._folder
 
@@ -134,14 +133,18 @@ def _metadata(outcome: Outcome, problems: list[str]) -> dict[str, Any]:
 
 
 def report(
-    outcome: Outcome, plan: Plan, journal: SqliteJournal, listen: Listener | None
+    outcome: Outcome,
+    plan: Plan,
+    journal: SqliteJournal,
+    listen: Listener | None,
+    redaction: Redaction,
 ) -> Outcome:
     """File the incident of a failed deploy, and send what earlier runs could not."""
     github = plan.rescue.incident.github
     key = f"incident/{outcome.transaction}"
     if outcome.exit_code in _FAILED and github is not None:
         outbox = Outbox(journal.path, clock=time.time)
-        filed = incident.render(outcome, plan, github, redactor_for(plan).text)
+        filed = incident.render(outcome, plan, github, redaction.redactor().text)
         payload = {
             **filed.to_payload(),
             "base_url": github.base_url,

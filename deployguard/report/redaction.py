@@ -1,0 +1,77 @@
+"""What one run knows to be secret, and its outcome and events without that.
+
+Text from hosts is cut into lines and cells by whoever shows it, and a secret of several lines is
+not found in its pieces. So whole events and whole outcomes are redacted before anybody is told.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any, TypeVar
+
+from deployguard.evidence.redact import Redactor
+from deployguard.plan.model import Plan
+from deployguard.rollout.outcome import Event, Listener, Outcome
+from deployguard.secret import Secret
+
+__all__ = ["Redaction", "secrets_of"]
+
+Record = TypeVar("Record")
+
+
+def secrets_of(plan: Plan) -> list[Secret]:
+    """Every secret that the plan names and the environment has."""
+    names = list(plan.rescue.redact)
+    if plan.rescue.incident.github is not None:
+        names.append(plan.rescue.incident.github.token_env)
+    found = (Secret.from_environment(name) for name in names)
+    return [secret for secret in found if secret is not None]
+
+
+class Redaction:
+    """The secrets of one plan, under one key: equal secrets of a run show as equal everywhere.
+
+    Without a plan there is only what looks like a secret.
+    """
+
+    def __init__(self, plan: Plan | None) -> None:
+        self._secrets = secrets_of(plan) if plan is not None else []
+        self._key = os.urandom(16)
+        self._redactor = self.redactor()
+
+    def redactor(self) -> Redactor:
+        """A redactor that counts for itself."""
+        return Redactor(self._secrets, key=self._key)
+
+    def outcome(self, outcome: Outcome) -> Outcome:
+        """The outcome with every text redacted; its numbers and its id are as they were."""
+        clean: Outcome = self._record(outcome)
+        return dataclasses.replace(clean, transaction=outcome.transaction)
+
+    def listener(self, listen: Listener | None) -> Listener | None:
+        """A listener that hears redacted events."""
+        if listen is None:
+            return None
+        heard = listen
+
+        def hear(event: Event) -> None:
+            heard(self._record(event))
+
+        return hear
+
+    def _record(self, record: Record) -> Record:
+        fields = dataclasses.fields(record)  # type: ignore[arg-type]  # only dataclasses come here
+        values = {field.name: self._value(getattr(record, field.name)) for field in fields}
+        return type(record)(**values)
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._redactor.text(value)
+        if isinstance(value, dict):
+            return {self._value(key): self._value(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._value(item) for item in value)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return self._record(value)
+        return value

@@ -1,0 +1,97 @@
+"""A secret that a program on a host says is nowhere: not on the terminal, not in any file here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from deployguard import api
+from deployguard.errors import ExitCode
+from deployguard.rollout import recovery
+from tests.cli.conftest import Run, Site
+from tests.cli.outcomes import finding, outcome
+
+NAMED = "hunter2-sentinel"
+PATTERN = "correct-horse-battery"
+#: Each line of it is a secret as well, since output is shown line by line.
+LINES = ("first-half-of-the-key", "second-half-of-the-key")
+
+LEAK = """\
+rescue:
+  redact: [SHOP_PASSWORD, SHOP_KEY]
+  incident: {github: {repo: acme/shop, base_url: "http://127.0.0.1:1"}}
+tasks:
+  - name: leak
+    run: [sh, -c, 'echo "it said %s"; echo password=%s; printf "%%s" "$KEY"; exit 1']
+    env: {KEY: "{{ env.SHOP_KEY }}"}
+    undo_less: it only talks
+    at: before_start
+"""
+
+
+@pytest.fixture
+def leaking(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """A plan whose task fails, and says every kind of secret while it does."""
+    monkeypatch.setenv("SHOP_PASSWORD", NAMED)
+    monkeypatch.setenv("SHOP_KEY", "\n".join(LINES))
+    monkeypatch.setenv("GITHUB_TOKEN", "a-token-for-nobody")
+    with site.plan.open("a") as plan:
+        plan.write(LEAK % (NAMED, PATTERN))
+    return site
+
+
+def written(folder: Path) -> str:
+    """Every byte of every file below a folder, and the names."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return "".join(f"{path}\n{path.read_bytes().decode('latin-1')}\n" for path in files)
+
+
+@pytest.mark.parametrize("command", ["apply", "rollback"])
+def test_secrets_are_nowhere(deployguard: Run, leaking: Site, tmp_path: Path, command: str) -> None:
+    """Terminal, ``--json``, log, journal, incident, forensics: they show that there was one."""
+    if command == "rollback":
+        text = leaking.plan.read_text()
+        leaking.plan.write_text(text.replace("exit 1", "exit 0"))
+        for release in ("v1", "v2"):
+            if release != "v1":
+                leaking.release(release)
+            done = deployguard("apply", leaking.plan, "--release", release)
+            assert done.code == 0, done.err
+        leaking.plan.write_text(text)
+    log = tmp_path / "log.jsonl"
+    ran = deployguard(command, leaking.plan, "--json", "-v", "--log-file", log)
+    assert ran.code == 3, ran.err
+    kept = written(tmp_path / "controller-state") + written(leaking.root / "forensics-out")
+    assert "journal.db" in kept and "metadata.json" in kept and "acme/shop" in kept
+    for place in (ran.out, ran.err, log.read_text(), kept):
+        assert "[redacted:" in place
+        for secret in (NAMED, PATTERN, *LINES, os.environ["GITHUB_TOKEN"]):
+            assert secret not in place
+
+
+def test_the_library_hands_out_no_secret(leaking: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deploy script prints what it is given: outcome and events are clean already."""
+    monkeypatch.setenv("DEPLOYGUARD_STATE", str(leaking.root / "state"))
+    heard: list[str] = []
+    ended = api.apply(api.load(leaking.plan), listen=lambda event: heard.append(repr(event)))
+    assert ended.exit_code == ExitCode.ROLLED_BACK
+    for text in (repr(ended), "".join(heard)):
+        assert "[redacted:" in text
+        assert not [secret for secret in (NAMED, PATTERN, *LINES) if secret in text]
+
+
+def test_recover_hands_out_no_secret(leaking: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What hosts say of an undo that failed is redacted like everything else."""
+    monkeypatch.setenv("DEPLOYGUARD_STATE", str(leaking.root / "state"))
+    said = outcome(
+        ExitCode.NEEDS_PERSON,
+        "needs_person",
+        summary=f"undo said {NAMED}",
+        findings=(finding(message=f"undo said {NAMED}"),),
+    )
+    monkeypatch.setattr(recovery, "recover", lambda *_, **__: said)
+    ended = api.recover(api.load(leaking.plan))
+    assert ended.transaction == said.transaction
+    assert NAMED not in repr(ended)
