@@ -6,6 +6,7 @@ that they do not pay for pydantic and paramiko; a test holds the table to the co
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 from collections.abc import Sequence
@@ -131,7 +132,12 @@ def _unknown_option(error: click.NoSuchOption) -> tuple[str, str]:
 
 def main() -> NoReturn:
     """What the ``deployguard`` script calls."""
-    sys.exit(run())
+    # Imports make many objects that stay: looking for garbage among them takes 20 ms.
+    gc.set_threshold(50_000)
+    code = run()
+    # Nor is there any point in collecting all of it at the exit, for 40 ms more.
+    gc.freeze()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import zlib
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
@@ -365,9 +366,9 @@ def _check_target(target: str) -> None:
         raise ManifestInvalid("not the target of a link: %r" % target)
 
 
-_HEX = frozenset("0123456789abcdef")
+_DIGEST = re.compile("[0-9a-f]{64}").fullmatch
 
 
 def is_digest(text: str) -> bool:
     """Whether ``text`` is a sha256 in lower-case hex: safe as a name, one text a digest."""
-    return len(text) == 64 and _HEX.issuperset(text)
+    return _DIGEST(text) is not None

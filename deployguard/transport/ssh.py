@@ -25,12 +25,11 @@ from paramiko.ssh_exception import IncompatiblePeer
 
 from deployguard.errors import Unreachable
 from deployguard.plan.model import Host
-from deployguard.transport import known_hosts, payload
+from deployguard.transport import known_hosts, log, payload
 from deployguard.transport.base import Transport
 from deployguard.transport.channel import ChannelLink
 from deployguard.transport.known_hosts import Judge, NotTrusted
 from deployguard.transport.launch import greet
-from deployguard.transport.log import log
 from deployguard.transport.session import Session
 from deployguard.transport.ssh_config import PORT, USER, config_files, read_config
 
