@@ -99,7 +99,13 @@ def _transact(
     listen = redaction.listener(listen)
     journal = store or SqliteJournal()
     with deployment.Run(
-        plan, connect=_connect, listen=listen, stop=stop, drift=drift, version=version
+        plan,
+        connect=_connect,
+        listen=listen,
+        stop=stop,
+        drift=drift,
+        version=version,
+        settle=lambda host, session, earlier: recovery.settle(session, earlier, journal, host),
     ) as run:
         journal.begin(
             {
@@ -121,11 +127,21 @@ def _transact(
             refused = deployment.usage_outcome(run, error)
             journal.end(run.context.transaction, redaction.outcome(refused).as_dict())
             raise
+    journal.owe(outcome.transaction, _owed(outcome))
     # From here on the deploy is over: what goes wrong with a report is a note in the outcome.
     outcome = forensics.seal(outcome)
     outcome = redaction.outcome(reporting.report(outcome, plan, journal, listen, redaction))
     journal.end(outcome.transaction, outcome.as_dict())
     return outcome
+
+
+def _owed(outcome: Outcome) -> dict[str, str]:
+    """Hosts that have not heard how it ended, or could not be brought to their end."""
+    return {
+        host.host: host.error or f"left {host.state}"
+        for host in outcome.hosts
+        if host.state in ("prepared", "armed", "switched", "lost")
+    }
 
 
 def preview(plan: Plan, *, listen: Listener | None = None, store: Store | None = None) -> Preview:
@@ -141,18 +157,25 @@ def recover(
     transaction: str | None = None,
     listen: Listener | None = None,
     store: Store | None = None,
+    force: bool = False,
 ) -> Outcome:
-    """Finish what an earlier run left unfinished, by what the hosts say and what was decided."""
+    """Finish what an earlier run left unfinished, by what the hosts say and what was decided.
+
+    A transaction whose controller is still heard from is left alone unless ``force`` says to take
+    it over; that controller then ends with :attr:`ExitCode.INTERRUPTED`.
+    """
     redaction = Redaction(plan)
     listen = redaction.listener(listen)
     journal = store or SqliteJournal()
-    outcome = recovery.recover(plan, transaction, journal, _connect, listen)
+    outcome = recovery.recover(plan, transaction, journal, _connect, listen, force=force)
     return redaction.outcome(reporting.deliver_pending(outcome, journal))
 
 
 def status(plan: Plan, *, store: Store | None = None) -> list[dict[str, Any]]:
-    """What is live where, since when, and what is unfinished: one row a host."""
-    return recovery.status(plan, _connect)
+    """What is live where, since when, what is unfinished, and what is owed: one row a host."""
+    rows = recovery.status(plan, _connect)
+    debts = (store or SqliteJournal()).debts()
+    return [{**row, "debts": [d for d in debts if d["host"] == row["host"]]} for row in rows]
 
 
 def history(store: Store | None = None, limit: int = 20) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ __all__ = ["command"]
 @plan_file(required=False)
 @variables
 @click.option("--transaction", metavar="ID", help="Only this one, instead of all unfinished.")
+@click.option("--force", is_flag=True, help="Take over from a run that is still at work.")
 @common
 def command(
     console: Console,
@@ -21,12 +22,14 @@ def command(
     variables: dict[str, str],
     release: str | None,
     transaction: str | None,
+    force: bool,
 ) -> int:
     """Finish what an interrupted run left.
 
     Reads the hosts' own journals, takes the decision that was recorded or follows from them, and
     carries it out; it may be run from any machine, and twice. Where nothing is unfinished it does
-    nothing and ends with 0.
+    nothing and ends with 0. A transaction whose run is still heard from is left alone, and the
+    exit code is 6.
     """
     from deployguard import api
     from deployguard.cli.ending import end
@@ -38,5 +41,5 @@ def command(
         console.know(plan)
     title = f"recovering {plan.name} in {plan.environment}" if plan else "recovering"
     with showing(console, title, list(plan.hosts) if plan else []) as show:
-        outcome = api.recover(plan, transaction=transaction, listen=show)
+        outcome = api.recover(plan, transaction=transaction, listen=show, force=force)
     return end(console, outcome)

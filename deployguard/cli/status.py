@@ -43,9 +43,11 @@ def command(
 
 def _lines(row: dict[str, Any]) -> list[tuple[str, str | None]]:
     host = row["host"]
-    if row["error"]:
-        return [(f"{host}: {row['error']}", "red")]
     lines: list[tuple[str, str | None]] = []
+    if row["error"]:
+        lines.append((f"{host}: {row['error']}", "red"))
+        if row["hint"]:
+            lines.append((f"{host}: hint: {row['hint']}", None))
     for live in row["live"]:
         since = live.get("committed_at")
         when = f" since {_local(since)}" if isinstance(since, (int, float)) else ""
@@ -55,7 +57,11 @@ def _lines(row: dict[str, Any]) -> list[tuple[str, str | None]]:
         name = live.get("component", live["path"])
         lines.append((f"{host}: {name} {live.get('version')}{when}{back}", None))
     for unfinished in row["unfinished"]:
-        alive = "still running" if unfinished.get("alive") else "its run is gone"
+        alive = "its run is gone"
+        if unfinished.get("attended"):
+            alive = "still running"
+        elif unfinished.get("alive"):
+            alive = "its run is gone, the host finishes it by itself"
         lines.append(
             (
                 f"{host}: transaction {unfinished['transaction']} is {unfinished['state']}, {alive}"
@@ -63,6 +69,9 @@ def _lines(row: dict[str, Any]) -> list[tuple[str, str | None]]:
                 "yellow",
             )
         )
+    for debt in row["debts"]:
+        words = f"has not heard how {debt['transaction']} ended ({debt['reason']})"
+        lines.append((f"{host}: {words}", "yellow"))
     return lines or [(f"{host}: nothing was deployed here yet", None)]
 
 

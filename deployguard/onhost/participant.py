@@ -17,6 +17,7 @@ from deployguard.onhost import (
     evidence,
     handmade,
     healthcheck,
+    lease,
     locks,
     machine,
     restoration,
@@ -24,6 +25,7 @@ from deployguard.onhost import (
     staging,
 )
 from deployguard.onhost.blobs import receive
+from deployguard.onhost.deadman import Deadman
 from deployguard.onhost.inspection import (
     View,
     file_entry,
@@ -34,7 +36,7 @@ from deployguard.onhost.inspection import (
 from deployguard.onhost.journal import Journal
 from deployguard.onhost.operations import Executor
 from deployguard.onhost.places import State, read_json, write_json
-from deployguard.onhost.system import System
+from deployguard.onhost.system import Lanes, System
 from deployguard.onhost.tree import Manifest, scan
 
 #: Room set aside while there still is some, so that a restore can write its journal on a full disk.
@@ -42,6 +44,9 @@ RESERVE_BYTES = 1024 * 1024
 
 #: How long a takeover waits for the step that the old process is in.
 TAKEOVER_SECONDS = 30.0
+
+#: How much longer than its lease a host waits for its dead-man to be armed.
+ARMING_SECONDS = 60.0
 
 Emit = Callable[[Dict[str, Any]], None]
 
@@ -59,10 +64,18 @@ class RequestError(Exception):
 class Participant:
     """One transaction on this host."""
 
-    def __init__(self, state: State, system: System, emit: Emit) -> None:
+    def __init__(
+        self,
+        state: State,
+        system: System,
+        emit: Emit,
+        deadman: Callable[[State, str, System], Any] = Deadman,
+    ) -> None:
         self._state = state
         self._system = system
         self._emit = emit
+        self._make_deadman = deadman
+        self._arming: Optional[Lanes] = None
         self._manifests: Dict[str, Manifest] = {}
         self._views: Dict[str, View] = {}
         self._journal: Optional[Journal] = None
@@ -98,8 +111,11 @@ class Participant:
         }
         journal = Journal(os.path.join(self.folder, "journal"), self._system.now)
         fields = {k: args[k] for k in ("transaction", "epoch", "lease", "owner", "plan", "paths")}
+        # Not the host's concern: whoever recovers without the plan has to know.
+        fields["all_or_nothing"] = bool(args.get("all_or_nothing", True))
         try:
             locks.acquire(self._state, args["paths"], claim, self._bury)
+            lease.renew(self.folder, float(args["lease"]), self._system)
             journal.enter(machine.BEGIN, "begun", **fields)
         except (locks.PathLocked, OSError) as error:
             journal.close()
@@ -145,7 +161,41 @@ class Participant:
         begun = self._journal.last("begun")
         self.lease = float(begun["lease"]) if begun else self.lease
         self._journal.append("adopted", epoch=self.epoch, owner=args["owner"])
+        self.renew()
+        if self.state not in machine.TERMINAL | machine.UNTOUCHED:
+            # The old one may have seen that nothing was left for it to do.
+            self._deadman().arm(self.lease)
         return self.describe()
+
+    def reopen(self, folder: str, alive: int) -> None:
+        """Go on with a transaction under the epoch it has: for the host itself, unattended.
+
+        ``alive`` is the lock of its folder. Raises :class:`JournalDamaged`.
+        """
+        self.folder = folder
+        self._alive = alive
+        self.epoch = epoch_of(folder)
+        self._journal = Journal(os.path.join(folder, "journal"), self._system.now)
+
+    def renew(self) -> None:
+        """The controller is there: the lease counts from now."""
+        if self.folder:
+            lease.renew(self.folder, self.lease, self._system)
+
+    def hand_over(self) -> None:
+        """The controller has said that it goes: what has to be undone is undone at once."""
+        self.lease = 0.0
+        if self.folder:
+            lease.end(self.folder)
+
+    @property
+    def restoring(self) -> bool:
+        """A restore was decided on and begun, and has not come to its end."""
+        return (
+            self._journal is not None
+            and self.state not in machine.TERMINAL | {machine.STUCK}
+            and self._journal.last("restoring") is not None
+        )
 
     def _wait_for(self, folder: str) -> int:
         """The ``alive`` lock, once the process that had it has seen that it is fenced off."""
@@ -232,6 +282,7 @@ class Participant:
             durable.make_directory(directory, 0o755)
         for view in views:
             assembly.own_shared(view, directories)
+        self._begin_arming()
         durable.reserve(os.path.join(self.folder, "reserve"), RESERVE_BYTES)
         saved = self._save_handmade(views) if args.get("save") else {}
         for view in views:
@@ -258,6 +309,25 @@ class Participant:
                 detail={"component": name, "missing": sorted(missing)},
             )
 
+    def _deadman(self) -> Any:
+        return self._make_deadman(self._state, self.folder, self._system)
+
+    def _begin_arming(self) -> None:
+        """Start what arms the dead-man; it takes as long as some of the copying."""
+        if self._arming is None:
+            self._arming = self._system.lanes()
+            deadman, seconds = self._deadman(), self.lease
+            self._arming.start("deadman", lambda: deadman.arm(seconds))
+
+    def _armed_deadman(self) -> str:
+        """The kind of the dead-man. Nothing may be touched before this returns."""
+        assert self._arming is not None
+        answer = self._arming.wait(ARMING_SECONDS)
+        if answer is None or isinstance(answer[1], Exception):
+            reason = "no answer" if answer is None else str(answer[1])
+            raise RequestError("failed", "the dead-man could not be armed: %s" % reason)
+        return str(answer[1])
+
     def _save_handmade(self, views: Sequence[View]) -> Dict[str, str]:
         """Bundle what people changed by hand, before it goes."""
         changes = [
@@ -277,6 +347,7 @@ class Participant:
         journal.enter(
             machine.ARM,
             "armed",
+            deadman=self._armed_deadman(),
             procedure=args["procedure"],
             checks=args["checks"],
             baseline=args["baseline"],
@@ -358,8 +429,7 @@ class Participant:
         journal = self._need()
         if journal.state != machine.COMMITTED:
             journal.enter(machine.COMMIT, "committed")
-        settlement.settle(self._state, self.folder, journal)
-        return {"state": self.state}
+        return self.finish()
 
     # -- the way back ------------------------------------------------------------------------
 
@@ -397,13 +467,16 @@ class Participant:
             machine.step(journal.state, machine.ABORT)
             settlement.drop(self._state, self.folder, journal)
             journal.enter(machine.ABORT, "aborted")
+        if journal.last("staging") is not None:
+            self._deadman().disarm()
         return {"state": self.state, "verified": True, "healthy": True}
 
     def finish(self) -> Dict[str, Any]:
-        """After ``restored``: clear the failed tree away and give up the locks. May be repeated."""
+        """After the end: clear up, give up the locks, let the dead-man go. May be repeated."""
         journal = self._need()
-        if journal.state == machine.RESTORED:
+        if journal.state in (machine.RESTORED, machine.COMMITTED):
             settlement.settle(self._state, self.folder, journal)
+            self._deadman().disarm()
         return {"state": self.state}
 
     # -- evidence ----------------------------------------------------------------------------
@@ -473,3 +546,7 @@ def epoch_of(folder: str) -> int:
 def _journalled(target: Dict[str, Any]) -> Dict[str, Any]:
     """A target as the journal keeps it: no file contents, they may be secrets."""
     return {name: value for name, value in target.items() if name != "files"}
+
+
+def ignore(event: Dict[str, Any]) -> None:
+    """What happens while nobody listens."""

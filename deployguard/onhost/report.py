@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, Iterator, List, Tuple
 
-from deployguard.onhost import locks, machine
+from deployguard.onhost import lease, locks, machine
 from deployguard.onhost.journal import Journal
 from deployguard.onhost.participant import epoch_of
 from deployguard.onhost.places import State, read_json
@@ -40,7 +40,14 @@ def _transaction(state: State, identifier: str, system: System) -> Dict[str, Any
         return {
             "transaction": identifier,
             "state": "damaged",
+            "plan": None,
+            "owner": None,
+            "epoch": 0,
+            "since": None,
+            "all_or_nothing": True,
             "unfinished": True,
+            "alive": locks.alive(folder),
+            "attended": False,
             "error": str(error),
         }
     begun = journal.last("begun") or {}
@@ -52,8 +59,10 @@ def _transaction(state: State, identifier: str, system: System) -> Dict[str, Any
         "owner": begun.get("owner"),
         "epoch": epoch_of(state.transaction(identifier)),
         "since": begun.get("at"),
+        "all_or_nothing": begun.get("all_or_nothing", True),
         "unfinished": journal.state != machine.IDLE and not settled,
         "alive": locks.alive(folder),
+        "attended": lease.attended(folder, system) and locks.alive(folder),
     }
 
 

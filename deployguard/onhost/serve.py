@@ -11,6 +11,7 @@ decision, which needs no process.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import os
 import queue
@@ -21,7 +22,7 @@ import threading
 import traceback
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
-from deployguard.onhost import frames, machine
+from deployguard.onhost import frames, machine, unattended
 from deployguard.onhost.facts import facts
 from deployguard.onhost.operations import OperationFailed
 from deployguard.onhost.participant import Participant, RequestError
@@ -29,10 +30,10 @@ from deployguard.onhost.places import BadName, NotManageable, State
 from deployguard.onhost.records import JournalDamaged
 from deployguard.onhost.system import System
 
-_POLL = 0.2
 _BEAT = (b"j", b'{"verb":"beat"}')
 _HAND_OVER = (b"j", b'{"verb":"hand_over"}')
 _IDLE = 0.5
+_RENEWAL = 0.5
 #: What a pipe or socket that says it has room takes without holding us up (PIPE_BUF).
 _ROOM = 4096
 
@@ -58,7 +59,7 @@ class Server:
         self._state = state
         self._request: Any = None
         self._alone = False
-        self.last_beat = system.monotonic()
+        self.last_beat = self._renewed = system.monotonic()
         self.participant = Participant(state, system, self._emit)
 
     def serve(self) -> None:
@@ -99,19 +100,26 @@ class Server:
         try:
             while True:
                 frame = frames.read_frame(self._input)
-                self.last_beat = self._system.monotonic()
                 if frame is None:
                     break
+                self._heard()
                 if frame == _BEAT:
                     continue
                 if frame == _HAND_OVER:
-                    # Nobody waits any more: what has to be undone is undone at once.
-                    self.participant.lease = 0.0
+                    self.participant.hand_over()
                     continue
                 self._frames.put(frame)
         except (OSError, frames.FrameError):
             pass
         self._frames.put(None)
+
+    def _heard(self) -> None:
+        """A sign of life. The lease file is for others, and need not be exact to the second."""
+        self.last_beat = self._system.monotonic()
+        if self.last_beat - self._renewed > _RENEWAL:
+            self._renewed = self.last_beat
+            with contextlib.suppress(OSError):  # it is there and has its block on the disk
+                self.participant.renew()
 
     def _answer(self, request: Dict[str, Any]) -> None:
         self._request = request.get("id")
@@ -233,21 +241,9 @@ class Server:
     def alone(self) -> None:
         """The controller is gone: end what may be ended without it."""
         self._alone = True
-        participant = self.participant
-        state = participant.state
-        if participant.fenced():
-            participant.close()
-            return
-        if state in machine.UNTOUCHED and state != machine.IDLE:
-            participant.abort()
-        elif state in machine.LEASED:
-            while self._system.monotonic() < self.last_beat + participant.lease:
-                if participant.fenced():
-                    return
-                self._system.sleep(_POLL)
-            if not participant.fenced():
-                participant.restore()
-        participant.close()
+        if not self.participant.fenced() and self.participant.state != machine.IDLE:
+            unattended.finish(self.participant, self._system)
+        self.participant.close()
 
 
 def _space_errors() -> Tuple[int, ...]:

@@ -12,6 +12,7 @@ import os
 from typing import Any, Dict, List, Optional, Sequence
 
 from deployguard.onhost import durable, locks, machine
+from deployguard.onhost.deadman import Deadman
 from deployguard.onhost.inspection import file_entry, live_record, load_manifest
 from deployguard.onhost.journal import Journal
 from deployguard.onhost.places import State, workshop, write_json
@@ -78,7 +79,10 @@ def bury(state: State, identifier: str, system: System) -> bool:
             drop(state, folder, journal)
             journal.enter(machine.ABORT, "aborted", reason="its process died")
         settle(state, folder, journal)
-        return journal.state in machine.TERMINAL
+        if journal.state not in machine.TERMINAL:
+            return False
+        Deadman(state, folder, system).disarm()
+        return True
     finally:
         journal.close()
         os.close(alive)

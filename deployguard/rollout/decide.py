@@ -35,13 +35,14 @@ def exit_code(hosts: Collection[HostOutcome]) -> ExitCode:
     """What the hosts' last records add up to.
 
     Committed everywhere is 0. A host whose state after the rescue is not known to be good needs a
-    person (4). Hosts that wait for a decision are in doubt (7). Otherwise the old version is back.
+    person (4). Hosts that wait for a decision are in doubt (7), and what becomes of hosts that
+    somebody else has taken over is theirs to say (7). Otherwise the old version is back.
     """
     if all(host.state == "committed" for host in hosts):
         return ExitCode.COMMITTED
     if any(_needs_person(host) for host in hosts):
         return ExitCode.NEEDS_PERSON
-    if any(host.state == "prepared" for host in hosts):
+    if any(host.state in ("prepared", "taken_over") for host in hosts):
         return ExitCode.INTERRUPTED
     return ExitCode.ROLLED_BACK
 

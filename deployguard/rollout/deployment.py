@@ -26,7 +26,7 @@ from deployguard.errors import (
 from deployguard.plan.model import Plan
 from deployguard.plan.order import components_on, hosts_in_order, hosts_named
 from deployguard.rollout import decide, fleet, rescue
-from deployguard.rollout.member import Connect, Context, Member, Recorder
+from deployguard.rollout.member import Connect, Context, Member, Recorder, Settle
 from deployguard.rollout.outcome import Finding, Listener, Outcome
 from deployguard.rollout.targets import Source, source_of_release
 
@@ -64,6 +64,7 @@ class Run:
         stop: threading.Event | None = None,
         drift: str | None = None,
         version: str | None = None,
+        settle: Settle | None = None,
     ) -> None:
         self.plan = plan
         self.started_at = time.time()
@@ -80,6 +81,7 @@ class Run:
             connect=connect,
             stop=stop or threading.Event(),
             drift=drift,
+            settle=settle or _settle_nothing,
         )
         self.members = [
             Member(
@@ -153,6 +155,10 @@ class Run:
         )
 
 
+def _settle_nothing(*_: object) -> str:
+    return ""
+
+
 def deploy(run: Run, decisions: fleet.Decisions, save: rescue.Save | None) -> Outcome:
     """Run the transaction to its end. Raises nothing that belongs to a host."""
     with run.executor() as executor:
@@ -211,6 +217,10 @@ def _judge(run: Run, ending: fleet.Ending) -> Outcome:
         text = f"{run.version} failed on {failed or names}; NOT restored: {names}"
         return run.outcome(code, "needs_person", text)
     if code == ExitCode.INTERRUPTED:
+        taken = ", ".join(h.host for h in hosts if h.state == "taken_over")
+        if taken:
+            text = f"somebody else has taken {taken} over; `deployguard status` says how it stands"
+            return run.outcome(code, "interrupted", text)
         waiting = ", ".join(h.host for h in hosts if h.state == "prepared")
         text = f"in doubt: {waiting} did not hear the decision. Run `deployguard recover`"
         return run.outcome(code, "interrupted", text)
@@ -230,7 +240,15 @@ def _judge(run: Run, ending: fleet.Ending) -> Outcome:
     return run.outcome(code, "rolled_back", text)
 
 
-_SETTLED = ("committed", "restored", "aborted", "untouched", "unreachable", "prepared")
+_SETTLED = (
+    "committed",
+    "restored",
+    "aborted",
+    "untouched",
+    "unreachable",
+    "prepared",
+    "taken_over",
+)
 
 
 def _refused(run: Run, refusal: DeployguardError) -> Outcome:

@@ -36,8 +36,8 @@ _GLANCE = 0.1
 class Decisions(Protocol):
     """Where the coordinator's decision becomes durable; see :mod:`deployguard.store`."""
 
-    def decide(self, transaction: str, decision: str) -> None:
-        """Record ``commit`` or ``abort``; on disk when this returns."""
+    def decide(self, transaction: str, decision: str) -> str:
+        """Record the decision; the one that stands is on disk when this returns."""
         ...
 
 
@@ -87,15 +87,14 @@ def run(
         decisions.decide(context.transaction, "abort")
         return ending
     except _Failed:
-        decisions.decide(context.transaction, "abort")
-        _give_up(context, fleet, save)
+        _give_up(context, fleet, decisions, save)
         return ending
     ready = [m for m in members if m.state == "prepared"]
-    if not ready:
+    if not ready or decisions.decide(context.transaction, "commit") != "commit":
+        # The other record is that of a `recover` which thought that we were gone.
         decisions.decide(context.transaction, "abort")
         fleet.restore(members, save)
         return ending
-    decisions.decide(context.transaction, "commit")
     fleet.carry_out(transaction.commit, ready)
     # Hosts that failed within `max_fail_percentage` go back alone.
     fleet.restore([m for m in members if m not in ready and m.begun], save)
@@ -229,19 +228,28 @@ def _stop_if_too_many(context: Context, members: Sequence[Member]) -> None:
         raise _Failed
 
 
-def _give_up(context: Context, fleet: _Fleet, save: rescue.Save | None) -> None:
+def _give_up(
+    context: Context, fleet: _Fleet, decisions: Decisions, save: rescue.Save | None
+) -> None:
     """The transaction failed: `on_failure` says who goes back."""
     choice = context.plan.on_failure
     begun = [m for m in fleet.members if m.begun]
+    ready = [m for m in begun if m.state == "prepared" and m.failure is None]
+    if choice == "restore_batch" and ready:
+        # The batches that were healthy stay: that is a commit, of some.
+        standing = decisions.decide(context.transaction, "commit")
+        fleet.restore([m for m in begun if m not in ready], save)
+        if standing == "commit":
+            fleet.carry_out(transaction.commit, ready)
+        else:
+            fleet.restore(ready, save)
+        return
+    decisions.decide(context.transaction, "abort")
     if choice == "hold":
         touched = [m for m in begun if m.touched]
         for member in touched:
             rescue.hold(context, member)
         fleet.restore([m for m in begun if not m.touched], None)
-    elif choice == "restore_batch":
-        ready = [m for m in begun if m.state == "prepared" and m.failure is None]
-        fleet.restore([m for m in begun if m not in ready], save)
-        fleet.carry_out(transaction.commit, ready)
     else:
         fleet.restore(begun, save)
 

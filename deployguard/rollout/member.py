@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from deployguard.drivers.base import Operation, Site
-from deployguard.errors import DeployguardError, HostFailure
+from deployguard.errors import ActionFailed, DeployguardError, HostFailure
 from deployguard.onhost.probes import CheckData
 from deployguard.plan.model import Component, Host, Plan
 from deployguard.rollout.outcome import Event, Finding, HostOutcome, Listener
@@ -20,6 +20,9 @@ from deployguard.transport.session import Session
 __all__ = ["Context", "Member", "Recorder"]
 
 Connect = Callable[[str, Host], Session]
+
+#: Ends an earlier transaction on a host, by host name, session and id; its state, or empty.
+Settle = Callable[[str, Session, str], str]
 
 
 class Recorder:
@@ -55,6 +58,7 @@ class Context:
     record: Recorder
     connect: Connect
     stop: threading.Event
+    settle: Settle
     drift: str | None = None
 
 
@@ -95,7 +99,12 @@ class Member:
 
     def call(self, verb: str, args: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
         """One request; the state it leaves the host in is remembered."""
-        result = self.wire().call(verb, args, **options)
+        try:
+            result = self.wire().call(verb, args, **options)
+        except ActionFailed as error:
+            if error.kind == "stale_epoch":
+                self.state = "taken_over"
+            raise
         if isinstance(result.get("state"), str):
             self.state = result["state"]
         return result

@@ -1,8 +1,14 @@
-"""Finishes what an earlier run left: reads the hosts, decides by the rules, carries it out.
+"""Finishes what an earlier run left: fences it off, decides by the rules, carries it out.
 
 The rules: a recorded decision stands. Without one, any host that committed means commit; if none
 did and every host was reached it means abort; otherwise hosts that have voted stay in doubt, and
 the answer says which hosts it waits for. Hosts that have not voted go back in any case.
+
+A run that may still be alive must not decide anything while this one does. So every host is taken
+over under a higher epoch first, and what it answers then is what the rules are given: from there on
+it refuses the earlier run. The decision goes into the journal before a host hears of it, and where
+the earlier run shares that journal, the record that came first stands for both. A transaction whose
+controller is heard from is left alone, unless the caller says otherwise.
 """
 
 from __future__ import annotations
@@ -33,23 +39,32 @@ class Decisions(Protocol):
 
     def decision(self, transaction: str) -> str | None: ...
 
-    def decide(self, transaction: str, decision: str) -> None: ...
+    def decide(self, transaction: str, decision: str) -> str: ...
 
     def get(self, transaction: str) -> dict[str, Any] | None: ...
 
+    def debts(self) -> list[dict[str, Any]]: ...
+
+    def settled(self, transaction: str, hosts: Iterable[str]) -> None: ...
+
 
 def decision_for(
-    recorded: str | None, states: Mapping[str, str], unreachable: Iterable[str]
+    recorded: str | None,
+    states: Mapping[str, str],
+    unreachable: Iterable[str],
+    *,
+    all_or_nothing: bool = True,
 ) -> Decision:
     """The decision for one transaction, from the record and the hosts' states. Pure.
 
-    ``states`` are the journal states of the hosts that took part and answered.
+    ``states`` are the journal states of the hosts that took part and answered, after they were
+    taken over. ``all_or_nothing`` is false for a plan that goes on without some of its hosts.
     """
     if recorded == "commit" or "committed" in states.values():
         return "commit"
     if recorded == "abort":
         return "abort"
-    if any(state in ("restored", "aborted") for state in states.values()):
+    if all_or_nothing and any(state in ("restored", "aborted") for state in states.values()):
         # A host that went back can only have done so because no commit was told to it.
         return "abort"
     return "in_doubt" if list(unreachable) else "abort"
@@ -63,11 +78,13 @@ class _Reached:
         self.session: Session | None = None
         self.report: dict[str, Any] = {"live": [], "unfinished": [], "locks": []}
         self.error = ""
+        self.hint = ""
         try:
             self.session = connect(name, host)
             self.report = self.session.call("status")
         except HostFailure as error:
             self.error = error.reason
+            self.hint = error.hint
 
     def close(self) -> None:
         if self.session is not None:
@@ -90,6 +107,7 @@ def status(plan: Plan, connect: Connect) -> list[dict[str, Any]]:
             {
                 "host": reached.name,
                 "error": reached.error,
+                "hint": reached.hint,
                 "live": [{**record, "component": paths[record["path"]]} for record in live],
                 "unfinished": reached.report["unfinished"],
                 "locks": reached.report["locks"],
@@ -107,7 +125,9 @@ def previous_version(plan: Plan, connect: Connect) -> str:
     found: dict[str, list[str]] = {}
     for row in status(plan, connect):
         if row["error"]:
-            raise UsageError(f"{row['host']}: {row['error']}", hint="or name the version with --to")
+            raise UsageError(
+                f"{row['host']}: {row['error']}", hint=row["hint"] or "name the version with --to"
+            )
         for record in row["live"]:
             if not record["previous"]:
                 raise UsageError(f"{row['host']} has no earlier version of {record['component']}")
@@ -126,8 +146,14 @@ def recover(
     decisions: Decisions,
     connect: Connect,
     listen: Listener | None,
+    *,
+    force: bool = False,
 ) -> Outcome:
-    """Finish the unfinished transactions on the plan's hosts, or the one named."""
+    """Finish the unfinished transactions on the plan's hosts, or the one named.
+
+    ``force`` takes over from a controller that is still at work. Without it such a transaction is
+    refused, with :attr:`ExitCode.LOCKED`.
+    """
     if plan is None:
         raise UsageError("recover needs a plan file for its hosts", hint="deployguard recover PLAN")
     started = time.time()
@@ -142,90 +168,214 @@ def recover(
                 if transaction in (None, unfinished["transaction"])
             }
         )
-        outcomes: list[HostOutcome] = []
-        for identifier in identifiers:
-            outcomes += _finish(identifier, plan, reached, decisions, record)
         for host in reached:
             if host.error:
                 record("connect", "failed", host.name, host.error)
-        return _outcome(plan, identifiers, outcomes, reached, started, record)
+        outcomes: list[HostOutcome] = []
+        running: list[str] = []
+        for identifier in identifiers:
+            found = _Unfinished(identifier, plan, reached, decisions, record)
+            if found.attended() and not force:
+                running.append(found.running())
+                continue
+            outcomes += found.finish()
+        _forgive(plan, reached, decisions)
+        return _outcome(plan, identifiers, outcomes, reached, running, started, record)
     finally:
         for host in reached:
             host.close()
 
 
-def _finish(
-    identifier: str,
-    plan: Plan,
-    reached: list[_Reached],
-    decisions: Decisions,
-    record: Recorder,
-) -> list[HostOutcome]:
-    known = decisions.get(identifier)
-    expected = set(known["hosts"]) if known is not None else set(hosts_in_order(plan))
-    unreachable = [h.name for h in reached if h.error and h.name in expected]
-    states: dict[str, str] = {}
-    epochs = [0]
-    for host in reached:
-        for unfinished in host.report["unfinished"]:
-            if unfinished["transaction"] == identifier:
-                states[host.name] = unfinished["state"]
-                epochs.append(int(unfinished["epoch"] or 0))
-        for live in host.report["live"]:
-            if live["transaction"] == identifier:
-                states[host.name] = "committed"
-    decision = decision_for(decisions.decision(identifier), states, unreachable)
-    record("report", "note", "", f"{identifier}: {decision}", states=states)
-    if decision != "in_doubt" and known is not None and decisions.decision(identifier) is None:
-        decisions.decide(identifier, decision)
-    outcomes = []
-    for host in reached:
-        if host.session is None or not any(
-            u["transaction"] == identifier for u in host.report["unfinished"]
-        ):
+def settle(session: Session, identifier: str, decisions: Decisions, host: str) -> str:
+    """End on one host what an earlier run left there; its state then, or empty.
+
+    Only where that needs nobody else: the decision is recorded, or the host has not voted. Leaves
+    alone what somebody is at work on, and what needs a person.
+    """
+    report = next(
+        (r for r in session.call("status")["unfinished"] if r["transaction"] == identifier), None
+    )
+    if report is None or report["attended"] or report["state"] in ("damaged", "stuck"):
+        return ""
+    recorded = decisions.decision(identifier)
+    if recorded is None and report["state"] == "prepared":
+        return ""
+    epoch = int(report["epoch"] or 0) + 1
+    args = {"transaction": identifier, "epoch": epoch, "owner": owner_name()}
+    state = session.call("adopt", args)["state"]
+    if recorded == "commit" and state in ("prepared", "committed"):
+        state = session.call("commit")["state"]
+    elif recorded is not None or state != "prepared":
+        state = session.call("restore")["state"]
+        if state == "restored":
+            session.call("finish")
+    if state not in _ENDED:
+        return ""
+    decisions.settled(identifier, [host])
+    return str(state)
+
+
+def _forgive(plan: Plan, reached: list[_Reached], decisions: Decisions) -> None:
+    """Strike out what hosts have ended by themselves since."""
+    unfinished = {
+        host.name: {report["transaction"] for report in host.report["unfinished"]}
+        for host in reached
+        if not host.error
+    }
+    for debt in decisions.debts():
+        known = decisions.get(debt["transaction"])
+        if known is None or known["plan"] != plan.name or debt["host"] not in unfinished:
             continue
-        outcomes.append(
-            _settle(host, identifier, max(epochs) + 1, states[host.name], decision, record)
-        )
-    return outcomes
+        if debt["transaction"] not in unfinished[debt["host"]]:
+            decisions.settled(debt["transaction"], [debt["host"]])
 
 
-def _settle(
-    host: _Reached, identifier: str, epoch: int, state: str, decision: Decision, record: Recorder
-) -> HostOutcome:
-    """Carry the decision out on one host."""
-    assert host.session is not None
-    if decision == "in_doubt" and state == "prepared":
-        record("restore", "note", host.name, "in doubt, serving the new version")
-        return HostOutcome(host.name, "prepared", error="waits for the decision")
-    try:
-        taken = host.session.call(
-            "adopt", {"transaction": identifier, "epoch": epoch, "owner": owner_name()}
+class _Unfinished:
+    """One transaction that was left, and the hosts that know of it."""
+
+    def __init__(
+        self,
+        identifier: str,
+        plan: Plan,
+        reached: list[_Reached],
+        decisions: Decisions,
+        record: Recorder,
+    ) -> None:
+        self._identifier = identifier
+        self._decisions = decisions
+        self._record = record
+        known = decisions.get(identifier)
+        self._journalled = known is not None
+        expected = set(known["hosts"]) if known is not None else set(hosts_in_order(plan))
+        self._unreachable = [h.name for h in reached if h.error and h.name in expected]
+        self._reports: dict[str, dict[str, Any]] = {}
+        self._hosts: dict[str, _Reached] = {}
+        self._states: dict[str, str] = {}
+        for host in reached:
+            for report in host.report["unfinished"]:
+                if report["transaction"] == identifier:
+                    self._reports[host.name] = report
+                    self._hosts[host.name] = host
+                    self._states[host.name] = report["state"]
+            for live in host.report["live"]:
+                if live["transaction"] == identifier:
+                    self._states[host.name] = "committed"
+
+    def attended(self) -> bool:
+        """Whether its controller is heard from, on any host."""
+        return any(report.get("attended") for report in self._reports.values())
+
+    def running(self) -> str:
+        """Who is at work on it, and since when, in words."""
+        report = next(r for r in self._reports.values() if r.get("attended"))
+        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(float(report["since"] or 0)))
+        return f"{self._identifier} is being run by {report['owner']} since {since}"
+
+    def finish(self) -> list[HostOutcome]:
+        """Take over, decide, carry out."""
+        recorded = self._decisions.decision(self._identifier)
+        if self._decide(recorded) == "in_doubt":
+            # Who has voted keeps its epoch: the earlier run, or one that finds its journal, may
+            # still tell it the decision.
+            chosen = [n for n in self._hosts if self._states[n] != "prepared"]
+        else:
+            chosen = list(self._hosts)
+        epoch = max([0, *(int(r.get("epoch") or 0) for r in self._reports.values())]) + 1
+        failed = self._take_over(chosen, epoch)
+        decision = self._decide(recorded)
+        if decision != "in_doubt" and self._journalled:
+            standing = self._decisions.decide(self._identifier, decision)
+            decision = "commit" if standing == "commit" else "abort"
+        self._record(
+            "report", "note", "", f"{self._identifier}: {decision}", states=dict(self._states)
         )
-        if decision == "commit" and taken["state"] in ("prepared", "committed"):
-            result = host.session.call("commit")
-            record("commit", "done", host.name, "committed")
-            return HostOutcome(host.name, "committed", verified=True, healthy=True)
-        result = host.session.call("restore")
-        if result["state"] == "restored":
-            host.session.call("finish")
-            result.setdefault("verified", True)
-            result.setdefault("healthy", True)
+        outcomes = dict(failed)
+        with ThreadPoolExecutor(min(_THREADS, max(len(self._hosts), 1))) as threads:
+            able = [name for name in self._hosts if name not in failed]
+            outcomes.update(
+                zip(able, threads.map(lambda n: self._settle(n, decision), able), strict=True)
+            )
+        if self._journalled:
+            ended = [n for n, o in outcomes.items() if o.state in _ENDED]
+            self._decisions.settled(self._identifier, ended)
+        return [outcomes[name] for name in self._hosts]
+
+    def _decide(self, recorded: str | None) -> Decision:
+        return decision_for(
+            recorded,
+            self._states,
+            self._unreachable,
+            all_or_nothing=all(r.get("all_or_nothing", True) for r in self._reports.values()),
+        )
+
+    def _take_over(self, names: list[str], epoch: int) -> dict[str, HostOutcome]:
+        """Fence the earlier run off; the hosts where that failed, with why."""
+
+        def adopt(name: str) -> DeployguardError | None:
+            session = self._hosts[name].session
+            assert session is not None
+            args = {"transaction": self._identifier, "epoch": epoch, "owner": owner_name()}
+            try:
+                self._states[name] = session.call("adopt", args)["state"]
+            except DeployguardError as error:
+                return error
+            return None
+
+        with ThreadPoolExecutor(min(_THREADS, max(len(names), 1))) as threads:
+            errors = dict(zip(names, threads.map(adopt, names), strict=True))
+        failed = {}
+        for name, error in errors.items():
+            if error is None:
+                continue
+            self._record("restore", "failed", name, error.message)
+            # What it will say next is not known: for the decision it is as if not reached.
+            self._unreachable.append(name)
+            state = self._states.pop(name)
+            fenced = getattr(error, "kind", "") == "stale_epoch"
+            failed[name] = HostOutcome(
+                name,
+                "taken_over" if fenced else state if state == "prepared" else "lost",
+                error=error.message,
+            )
+        return failed
+
+    def _settle(self, name: str, decision: Decision) -> HostOutcome:
+        """Carry the decision out on one host."""
+        host, state, record = self._hosts[name], self._states[name], self._record
+        assert host.session is not None
+        if decision == "in_doubt" and state == "prepared":
+            record("restore", "note", name, "in doubt, serving the new version")
+            waits = f"waits for the decision, which needs {', '.join(self._unreachable)}"
+            return HostOutcome(name, "prepared", error=waits)
+        try:
+            if decision == "commit" and state in ("prepared", "committed"):
+                host.session.call("commit")
+                record("commit", "done", name, "committed")
+                return HostOutcome(name, "committed", verified=True, healthy=True)
+            result = host.session.call("restore")
+            if result["state"] == "restored":
+                host.session.call("finish")
+                result.setdefault("verified", True)
+                result.setdefault("healthy", True)
+        except DeployguardError as error:
+            record("restore", "failed", name, error.message)
+            return HostOutcome(name, state if state == "prepared" else "lost", error=error.message)
         ok = result["state"] in ("restored", "aborted")
         words = [f"{f['title']}: {f['message']}" for f in result.get("failures", [])]
         words += list(result.get("differences", []))[:5]
         message = "; ".join(words)
-        record("restore", "done" if ok else "failed", host.name, message or result["state"])
+        record("restore", "done" if ok else "failed", name, message or result["state"])
         return HostOutcome(
-            host.name,
+            name,
             result["state"],
             verified=bool(result.get("verified")),
             healthy=bool(result.get("healthy")),
             error=message,
         )
-    except DeployguardError as error:
-        record("restore", "failed", host.name, error.message)
-        return HostOutcome(host.name, state if state == "prepared" else "lost", error=error.message)
+
+
+#: Nothing is left to be done on a host in one of these.
+_ENDED = ("committed", "restored", "aborted")
 
 
 def _outcome(
@@ -233,6 +383,7 @@ def _outcome(
     identifiers: list[str],
     hosts: list[HostOutcome],
     reached: list[_Reached],
+    running: list[str],
     started: float,
     record: Recorder,
 ) -> Outcome:
@@ -243,17 +394,23 @@ def _outcome(
         code = ExitCode.COMMITTED
     if lost and code == ExitCode.COMMITTED:
         code = ExitCode.INTERRUPTED
+    if running and code in (ExitCode.COMMITTED, ExitCode.INTERRUPTED):
+        code = ExitCode.LOCKED
     if not identifiers:
         summary = "nothing is unfinished"
-    else:
+    elif hosts:
         ends = ", ".join(f"{host.host} {host.state}" for host in hosts)
         summary = f"{', '.join(identifiers)}: {ends}"
+    else:
+        summary = ""
+    summary = "; ".join([*filter(None, [summary]), *running])
     if lost:
         summary += f"; not reached: {', '.join(host.name for host in lost)}"
     status: Any = {
         ExitCode.COMMITTED: "unchanged" if not identifiers else "committed",
         ExitCode.NEEDS_PERSON: "needs_person",
         ExitCode.INTERRUPTED: "interrupted",
+        ExitCode.LOCKED: "locked",
     }.get(code, "rolled_back")
     if hosts and all(host.state in ("restored", "aborted") for host in hosts):
         status = "rolled_back"
@@ -269,7 +426,8 @@ def _outcome(
         ended_at=time.time(),
         hosts=tuple(hosts),
         findings=tuple(
-            Finding(host.name, "", "connection", "connection", host.error) for host in lost
+            Finding(host.name, "", "connection", "connection", host.error, evidence=host.hint)
+            for host in lost
         ),
         timeline=tuple(record.events),
     )

@@ -54,7 +54,7 @@ def restore(context: Context, member: Member, save: Save | None) -> None:
         member.seconds["restore"] = time.monotonic() - began
         if member.failure is None:
             member.failure = error
-        if member.state not in ("restored", "stuck"):
+        if member.state not in ("restored", "stuck", "taken_over"):
             member.state = "lost" if member.begun else "unreachable"
         context.record("restore", "failed", member.name, error.reason)
         if touched:

@@ -15,7 +15,7 @@ from deployguard.drivers.registry import driver_of
 from deployguard.errors import ActionFailed, Locked, Refused
 from deployguard.evidence import collect
 from deployguard.health import checks, findings
-from deployguard.plan.model import Task
+from deployguard.plan.model import Plan, Task
 from deployguard.rollout.member import Context, Member
 from deployguard.rollout.targets import site_of, target_of
 
@@ -39,34 +39,51 @@ def connect(context: Context, member: Member) -> None:
 
 
 def begin(context: Context, member: Member) -> None:
-    """Take the lock of every path. Raises :class:`Locked`."""
-    try:
-        member.call(
-            "begin",
-            {
-                "transaction": context.transaction,
-                "epoch": context.epoch,
-                "lease": context.plan.lease,
-                "owner": context.owner,
-                "plan": context.plan.name,
-                "paths": [component.path for component in member.components.values()],
-            },
-        )
-    except ActionFailed as error:
-        if error.kind == "locked":
-            raise _locked(member.name, error) from error
-        raise
-    member.begun = True
+    """Take the lock of every path. Raises :class:`Locked`.
+
+    What an earlier run still owes to this host is settled first, if its decision is known here.
+    """
+    args = {
+        "transaction": context.transaction,
+        "epoch": context.epoch,
+        "lease": context.plan.lease,
+        "owner": context.owner,
+        "plan": context.plan.name,
+        "all_or_nothing": _all_or_nothing(context.plan),
+        "paths": [component.path for component in member.components.values()],
+    }
+    for _ in range(SETTLEMENTS):
+        try:
+            member.call("begin", args)
+        except ActionFailed as error:
+            if error.kind != "locked":
+                raise
+            holder = error.detail if isinstance(error.detail, dict) else {}
+            earlier = str(holder.get("transaction", ""))
+            ended = context.settle(member.name, member.wire(), earlier)
+            if not ended:
+                raise _locked(member.name, holder) from error
+            owner = holder.get("owner")
+            words = f"finished transaction {earlier} of {owner} first: {ended}"
+            context.record("connect", "note", member.name, words)
+        else:
+            member.begun = True
+            return
+    raise ActionFailed(member.name, "its paths are locked by one transaction after the other")
 
 
-def _locked(host: str, error: ActionFailed) -> Locked:
-    holder = error.detail if isinstance(error.detail, dict) else {}
+def _locked(host: str, holder: dict[str, Any]) -> Locked:
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(float(holder.get("since", 0))))
     return Locked(
         f"{host}: {holder.get('path')} is locked by transaction {holder.get('transaction')} "
         f"of {holder.get('owner')} since {since}",
-        hint="wait for it, or run `deployguard recover` if that run is dead",
+        hint="wait for it; if that run is dead, `deployguard recover` with its plan finishes it",
     )
+
+
+def _all_or_nothing(plan: Plan) -> bool:
+    """Whether one host that went back is proof that no other may have been told to commit."""
+    return plan.max_fail_percentage == 0 and plan.on_failure != "restore_batch"
 
 
 def inspect(context: Context, member: Member) -> None:
@@ -106,6 +123,9 @@ def inspect(context: Context, member: Member) -> None:
             looked = member.looked["components"][name]
             member.sites[name] = site_of(name, component.layout, looked, session.hello)
 
+
+#: As many transactions of earlier runs may have left paths of one plan locked on one host.
+SETTLEMENTS = 20
 
 #: How often files that changed on the host while it copied them are sent instead.
 REPAIRS = 3

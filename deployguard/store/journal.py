@@ -11,7 +11,8 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +37,13 @@ CREATE TABLE IF NOT EXISTS transactions (
     outcome TEXT
 );
 CREATE INDEX IF NOT EXISTS transactions_by_time ON transactions (started_at);
+CREATE TABLE IF NOT EXISTS debts (
+    transaction_id TEXT NOT NULL REFERENCES transactions (id),
+    host TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    since REAL NOT NULL,
+    PRIMARY KEY (transaction_id, host)
+);
 CREATE TABLE IF NOT EXISTS decisions (
     transaction_id TEXT PRIMARY KEY REFERENCES transactions (id),
     decision TEXT NOT NULL CHECK (decision IN ('commit', 'abort')),
@@ -52,8 +60,20 @@ class Journal(Protocol):
         """Record that a transaction starts, before any host hears of it."""
         ...
 
-    def decide(self, transaction: str, decision: str) -> None:
-        """Record the decision. MUST refuse to change one that stands."""
+    def decide(self, transaction: str, decision: str) -> str:
+        """Record the decision, unless one stands already; answers with the one that stands."""
+        ...
+
+    def owe(self, transaction: str, hosts: Mapping[str, str]) -> None:
+        """Remember hosts that have not heard how it ended, with the reason."""
+        ...
+
+    def settled(self, transaction: str, hosts: Iterable[str]) -> None:
+        """Forget hosts that were owed something and have it now."""
+        ...
+
+    def debts(self) -> list[dict[str, Any]]:
+        """Every host that is owed a decision: ``transaction``, ``host``, ``reason``, ``since``."""
         ...
 
     def decision(self, transaction: str) -> str | None:
@@ -115,19 +135,37 @@ class SqliteJournal:
                 {**transaction, "hosts": json.dumps(hosts)},
             )
 
-    def decide(self, transaction: str, decision: str) -> None:
-        import time
-
+    def decide(self, transaction: str, decision: str) -> str:
         with self._lock:
             row = self.connection.execute(
                 "INSERT INTO decisions VALUES (?, ?, ?) ON CONFLICT (transaction_id) "
-                "DO UPDATE SET decision = decision RETURNING decision",
+                "DO UPDATE SET decision = decisions.decision RETURNING decision",
                 (transaction, decision, time.time()),
             ).fetchone()
-        if row["decision"] != decision:
-            raise InternalError(
-                f"transaction {transaction} was decided already: {row['decision']}, not {decision}"
+        return str(row["decision"])
+
+    def owe(self, transaction: str, hosts: Mapping[str, str]) -> None:
+        now = time.time()
+        with self._lock:
+            self.connection.executemany(
+                "INSERT INTO debts VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                [(transaction, host, reason, now) for host, reason in hosts.items()],
             )
+
+    def settled(self, transaction: str, hosts: Iterable[str]) -> None:
+        with self._lock:
+            self.connection.executemany(
+                "DELETE FROM debts WHERE transaction_id = ? AND host = ?",
+                [(transaction, host) for host in hosts],
+            )
+
+    def debts(self) -> list[dict[str, Any]]:
+        with self._lock:
+            rows = self.connection.execute(
+                'SELECT transaction_id AS "transaction", host, reason, since FROM debts '
+                "ORDER BY since, host"
+            ).fetchall()
+        return [dict(row) for row in rows]
 
     def decision(self, transaction: str) -> str | None:
         with self._lock:

@@ -50,6 +50,19 @@ class Services(System):
         return 0 if verb == "stop" or bench.served is not None else 1
 
 
+class NoDeadman:
+    """Nobody: what a process that dies leaves is looked at before anybody mends it."""
+
+    def __init__(self, *_: Any) -> None:
+        """A dead-man has a transaction; nobody needs none."""
+
+    def arm(self, lease: float) -> str:
+        return "none"
+
+    def disarm(self) -> None:
+        """There is nothing to take away."""
+
+
 class Bench:
     """One component on a host; ``options`` go into every target."""
 
@@ -104,7 +117,7 @@ class Bench:
 
     def participant(self) -> Participant:
         """A fresh one, as of a new process."""
-        return Participant(self.state, self.system, lambda event: None)
+        return Participant(self.state, self.system, lambda event: None, NoDeadman)
 
     def deploy(
         self, version: str, files: Optional[Dict[str, Any]] = None, **options: Any

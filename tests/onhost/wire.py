@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, BinaryIO, Callable, Dict, Iterable, List, Optional, cast
 
@@ -125,6 +126,29 @@ class Program(Wire):
         self.process.wait()
         self.writer.close()
         self.reader.close()
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
+    """Whether it came true; for what another process does in its own time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def deadman_lives(bench: Bench, identifier: str) -> bool:
+    """Whether a detached dead-man waits for the end of the transaction."""
+    wanted = [os.fsencode(bench.state.root), os.fsencode(identifier)]
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[-3:-1] == wanted:
+            return True
+    return False
 
 
 class Clock(System):

@@ -64,3 +64,10 @@ def test_recovery_decision(
 ) -> None:
     """A record stands; a commit anywhere is a commit; silence with everybody there is an abort."""
     assert decision_for(recorded, states, unreachable) == decision
+
+
+def test_a_host_that_went_back_alone_proves_nothing() -> None:
+    """Where the plan may go on without it, the others may have been told to commit."""
+    states = {"a": "restored", "c": "prepared"}
+    assert decision_for(None, states, ["b"], all_or_nothing=False) == "in_doubt"
+    assert decision_for(None, states, [], all_or_nothing=False) == "abort"
