@@ -14,6 +14,7 @@ A deploy script is five lines::
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Mapping
 from os import PathLike
@@ -168,6 +169,8 @@ def recover(
     listen = redaction.listener(listen)
     journal = store or SqliteJournal()
     outcome = recovery.recover(plan, transaction, journal, _connect, listen, force=force)
+    if plan is not None:
+        outcome = dataclasses.replace(outcome, source=plan.arguments)
     return redaction.outcome(reporting.deliver_pending(outcome, journal))
 
 

@@ -7,6 +7,7 @@ from this table; a test checks that the codes and the classes agree.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -28,6 +29,7 @@ __all__ = [
     "Unreachable",
     "UsageError",
     "EXPLANATIONS",
+    "with_plan",
 ]
 
 
@@ -47,7 +49,10 @@ class ExitCode(IntEnum):
 
 @dataclass(frozen=True)
 class Explanation:
-    """What an exit code means and what the person reading it does next."""
+    """What an exit code means and what the person reading it does next.
+
+    ``PLAN`` behind a command stands for the plan file; see :func:`with_plan`.
+    """
 
     meaning: str
     detail: str
@@ -58,18 +63,19 @@ EXPLANATIONS: dict[ExitCode, Explanation] = {
     ExitCode.COMMITTED: Explanation(
         "committed, healthy",
         "Every host runs the new version and passed its checks, or there was nothing to do.",
-        "Nothing. `deployguard status` shows what is live.",
+        "Nothing. `deployguard status PLAN` shows what is live.",
     ),
     ExitCode.INTERNAL: Explanation(
         "deployguard's own error",
         "deployguard itself failed. Hosts that were mid-switch restore themselves when the lease "
         "ends.",
-        "Run `deployguard status`, then `deployguard recover`. Please report the traceback.",
+        "Run `deployguard status PLAN`, then `deployguard recover PLAN`. Please report the "
+        "traceback.",
     ),
     ExitCode.USAGE: Explanation(
         "bad usage or plan",
         "The command line or the plan file has mistakes. No host was contacted.",
-        "Mend the lines named in the message; `deployguard validate` checks without deploying.",
+        "Mend the lines named in the message; `deployguard validate PLAN` checks them alone.",
     ),
     ExitCode.ROLLED_BACK: Explanation(
         "failed, rolled back, verified and healthy",
@@ -81,7 +87,7 @@ EXPLANATIONS: dict[ExitCode, Explanation] = {
         "failed, and the restore failed or is unverified: a person is needed",
         "At least one host is named as not restored. Nothing was pruned: the old and the new tree "
         "are both still there.",
-        "Go to the hosts named, read what failed, then run `deployguard recover`.",
+        "Go to the hosts named, read what failed, then run `deployguard recover PLAN`.",
     ),
     ExitCode.REFUSED: Explanation(
         "refused by a guard; nothing was touched",
@@ -91,19 +97,30 @@ EXPLANATIONS: dict[ExitCode, Explanation] = {
     ExitCode.LOCKED: Explanation(
         "locked by another transaction",
         "Another transaction holds the same path on a host; the message names it, and since when.",
-        "Wait for it, or run `deployguard recover` if its run is dead.",
+        "Wait for it, or run `deployguard recover PLAN` if its run is dead.",
     ),
     ExitCode.INTERRUPTED: Explanation(
         "interrupted: handed over to the hosts, or in doubt",
         "The run was interrupted. Hosts restore themselves; prepared hosts wait for the decision.",
-        "Run `deployguard recover`.",
+        "Run `deployguard recover PLAN`.",
     ),
     ExitCode.CHANGES: Explanation(
         "there are changes",
         "`plan --detailed-exitcode` found differences between the plan and the hosts.",
-        "Nothing, or `deployguard apply`.",
+        "Nothing, or `deployguard apply PLAN`.",
     ),
 }
+
+
+_PLAN = re.compile(r"(`deployguard [a-z]+) PLAN\b")
+
+
+def with_plan(text: str, plan: str) -> str:
+    """A mend with the plan where it says ``PLAN``, so that the command can be copied and run.
+
+    ``plan`` is how a command line names it (:attr:`deployguard.plan.model.Plan.arguments`).
+    """
+    return _PLAN.sub(lambda found: f"{found[1]} {plan}", text) if plan else text
 
 
 class DeployguardError(Exception):

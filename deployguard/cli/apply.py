@@ -29,7 +29,8 @@ def command(
     """Deploy: the new version healthy, or the old one back.
 
     A failed deploy is rolled back, verified and reported; the exit code says how it ended. An
-    interrupt hands over to the hosts, which restore themselves: run `deployguard recover` then.
+    interrupt hands over to the hosts, which restore themselves; `deployguard recover PLAN` finishes
+    the rest.
     """
     from deployguard import api
     from deployguard.cli.ending import end, quitting
@@ -39,6 +40,9 @@ def command(
     plan = api.load(plan_path, version=release, variables=variables)
     console.know(plan)
     title = f"deploying {plan.name} {plan.version} to {plan.environment}"
-    with handing_over(quitting(console)) as stop, showing(console, title, list(plan.hosts)) as show:
+    with (
+        handing_over(quitting(console), plan.arguments) as stop,
+        showing(console, title, list(plan.hosts)) as show,
+    ):
         outcome = api.apply(plan, listen=show, drift=drift, stop=stop)
     return end(console, outcome)

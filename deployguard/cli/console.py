@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from deployguard.errors import DeployguardError, ExitCode, PlanInvalid
+from deployguard.errors import DeployguardError, ExitCode, PlanInvalid, with_plan
 
 if TYPE_CHECKING:
     from deployguard.cli.actions import Workflow
@@ -40,6 +40,8 @@ class Console:
         self.verbosity = 0
         self.debug = bool(os.environ.get("DEPLOYGUARD_DEBUG"))
         self.log_file: str | None = None
+        #: The plan as this command line names it, once that is known.
+        self.plan = ""
         self._redactor: Redactor | None = None
         self._workflow: Workflow | None = None
         self._broken: list[TextIO] = []
@@ -68,6 +70,7 @@ class Console:
         self, code: ExitCode, message: str, hint: str = "", error: BaseException | None = None
     ) -> int:
         """Say why a command ended without a result; returns the exit code."""
+        message, hint = with_plan(message, self.plan), with_plan(hint, self.plan)
         self.say(f"error: {message}", fg="red")
         if hint:
             self.say(f"hint: {hint}")
@@ -165,6 +168,7 @@ class Console:
         from deployguard.evidence.redact import Redactor
         from deployguard.report.redaction import secrets_of
 
+        self.plan = plan.arguments
         secrets = secrets_of(plan)
         self._redactor = Redactor(secrets)
         if self.workflow is not None:

@@ -224,7 +224,7 @@ def _services(name: str, plan: Plan, hello: dict[str, Any]) -> Iterator[Answer]:
         yield Answer(name, "systemd", "failed", message, "use another kind of service")
     else:
         message = "does not run: after a reboot in mid-deploy, `recover` is needed"
-        mend = "nothing, or run `deployguard recover` from a job that starts with the host"
+        mend = f"nothing, or `deployguard recover {plan.arguments}` in a job at the host's start"
         yield Answer(name, "systemd", "warning", message, mend)
 
 

@@ -18,8 +18,8 @@ __all__ = ["command"]
 def command(console: Console, limit: int) -> int:
     """List the transactions of this machine.
 
-    Newest first. Deploys from other machines are in their history; `deployguard status` asks the
-    hosts themselves.
+    Newest first. Deploys from other machines are in their history; `deployguard status PLAN`
+    asks the hosts themselves.
     """
     from deployguard import api
 

@@ -25,8 +25,13 @@ _SAME_MOMENT = 1.0
 
 
 @contextmanager
-def handing_over(last_words: Callable[[], None] = lambda: None) -> Iterator[threading.Event]:
-    """An event that the first signal sets. ``last_words`` runs before a second one ends it all."""
+def handing_over(
+    last_words: Callable[[], None] = lambda: None, plan: str = "PLAN"
+) -> Iterator[threading.Event]:
+    """An event that the first signal sets. ``last_words`` runs before a second one ends it all.
+
+    ``plan`` is how a command line names the plan.
+    """
     stop = threading.Event()
     first_at = 0.0
 
@@ -37,7 +42,7 @@ def handing_over(last_words: Callable[[], None] = lambda: None) -> Iterator[thre
             stop.set()
             _say(f"{signal.Signals(number).name}: handing over to the hosts; once more to quit now")
         elif time.monotonic() - first_at > _SAME_MOMENT:
-            _say("quit; the hosts restore themselves. Run `deployguard recover`")
+            _say(f"quit; the hosts restore themselves. Run `deployguard recover {plan}`")
             last_words()
             # Threads may be waiting for a network that is gone: nothing is joined.
             os._exit(int(ExitCode.INTERRUPTED))

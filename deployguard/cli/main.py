@@ -36,7 +36,7 @@ COMMANDS = {
 
 _BUG = (
     "this is a bug. Hosts in the middle of a deploy restore themselves when their lease ends: run "
-    "`deployguard status`, then `deployguard recover`; `--debug` shows the traceback"
+    "`deployguard status PLAN`, then `deployguard recover PLAN`; `--debug` shows the traceback"
 )
 
 
@@ -117,7 +117,7 @@ def _invoke(arguments: Sequence[str] | None, console: Console) -> int:
     except click.ClickException as error:
         return console.failed(ExitCode.USAGE, error.format_message())
     except (click.Abort, KeyboardInterrupt):
-        return console.failed(ExitCode.INTERRUPTED, "interrupted", "deployguard recover")
+        return console.failed(ExitCode.INTERRUPTED, "interrupted", "run `deployguard recover PLAN`")
     except DeployguardError as error:
         return console.refused(error)
 

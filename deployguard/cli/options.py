@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -110,9 +111,16 @@ def variables(command: Decorated) -> Decorated:
 
 def plan_file(required: bool = True) -> Callable[[Decorated], Decorated]:
     """The plan, first on the command line."""
+
+    def callback(ctx: click.Context, _: click.Parameter, value: str | None) -> str | None:
+        if value is not None:
+            ctx.ensure_object(Console).plan = shlex.quote(value)
+        return value
+
     return click.argument(
         "plan_path",
         metavar="PLAN" if required else "[PLAN]",
         required=required,
         type=click.Path(exists=True, dir_okay=False, readable=True),
+        callback=callback,
     )

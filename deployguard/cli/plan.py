@@ -55,7 +55,9 @@ def command(
         console.say("no changes", fg="green")
     console.emit("preview", preview.as_dict())
     if preview.failed:
-        console.say("hint: `deployguard doctor PLAN` says what a host lacks, and the mend")
+        console.say(
+            f"hint: `deployguard doctor {console.plan}` says what a host lacks, and the mend"
+        )
         return int(ExitCode.INTERNAL)
     if preview.refused:
         return int(ExitCode.REFUSED)

@@ -34,6 +34,9 @@ def command(
     plan = api.load(plan_path, version=release, variables=variables, local_files=False)
     console.know(plan)
     title = f"rolling {plan.name} in {plan.environment} back to {to or 'the version before'}"
-    with handing_over(quitting(console)) as stop, showing(console, title, list(plan.hosts)) as show:
+    with (
+        handing_over(quitting(console), plan.arguments) as stop,
+        showing(console, title, list(plan.hosts)) as show,
+    ):
         outcome = api.rollback(plan, to=to, variables=variables, listen=show, stop=stop)
     return end(console, outcome)

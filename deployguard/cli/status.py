@@ -36,7 +36,7 @@ def command(
         for line, color in _lines(row):
             console.say(line, fg=color)
     if any(transaction for row in rows for transaction in row["unfinished"]):
-        console.say("hint: `deployguard recover` finishes what is unfinished")
+        console.say(f"hint: `deployguard recover {plan.arguments}` finishes what is unfinished")
         return int(ExitCode.INTERRUPTED)
     return int(ExitCode.INTERNAL if any(row["error"] for row in rows) else ExitCode.COMMITTED)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from deployguard.errors import EXPLANATIONS, ExitCode
+from deployguard.errors import EXPLANATIONS, ExitCode, with_plan
 from deployguard.rollout.outcome import Finding, HostOutcome, Outcome
 
 __all__ = ["color_of", "finding_text", "hosts_named", "lines", "markdown"]
@@ -95,8 +95,8 @@ def _meaning(outcome: Outcome) -> tuple[str, str]:
     if outcome.exit_code == ExitCode.ROLLED_BACK and outcome.hosts and untouched:
         # There was nothing to roll back, and what failed may be no fault of the release.
         act = "Mend what failed, then deploy again; `deployguard doctor PLAN` looks at the hosts."
-        return "failed; nothing was touched", act
-    return explanation.meaning, explanation.act
+        return "failed; nothing was touched", with_plan(act, outcome.source)
+    return explanation.meaning, with_plan(explanation.act, outcome.source)
 
 
 def color_of(outcome: Outcome) -> str:

@@ -8,7 +8,7 @@ still see the rest; what they would say about a left-out block is not said.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +104,7 @@ class _Loading:
 
     def _refuse_filled(self, data: dict[str, Any]) -> None:
         """Fields that only the loader fills are no keys of the file."""
-        for key in ("source", "places"):
+        for key in ("source", "places", "given"):
             if key in data:
                 del data[key]
                 self._findings.append(Finding((key,), "unknown key", "remove it", on_key=True))
@@ -236,8 +236,19 @@ class _Loading:
             return None
         self._apply_rules(plan, data, spoiled)
         return plan.model_copy(
-            update={"source": self._file, "places": dict(self._document.places())}
+            update={
+                "source": self._file,
+                "places": dict(self._document.places()),
+                "given": tuple(self._given()),
+            }
         )
+
+    def _given(self) -> Iterator[str]:
+        """The options without which the file is another plan, or none."""
+        if self._version is not None and "version" not in self._document.root.value:
+            yield from ("--release", self._version)
+        for name in self._variables:
+            yield from ("--var", f"{name}=...")
 
     def _apply_rules(self, plan: Plan, data: dict[str, Any], spoiled: set[Path]) -> None:
         from deployguard.plan.validation import Names, plan_findings

@@ -10,6 +10,7 @@ one optional field a kind, so that an error keeps its exact place in the file.
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
@@ -287,3 +288,14 @@ class Plan(Block):
     places: dict[str, tuple[int, int]] = Field(
         default_factory=dict, exclude=True, description="Filled by the loader: where keys stand."
     )
+    given: tuple[str, ...] = Field(
+        (), exclude=True, description="Filled by the loader: options it does not load without."
+    )
+
+    @property
+    def arguments(self) -> str:
+        """How a command line names this plan; ``PLAN`` when it was not read from a file.
+
+        The value of a variable may be a secret, so three dots stand for it.
+        """
+        return shlex.join([self.source, *self.given]) if self.source else "PLAN"

@@ -16,7 +16,7 @@ _TEMPLATE = {"$ref": "#/$defs/Template"}
 _NARROWING = ("pattern", "enum", "const")
 # pydantic leaves its own words where a bound stands beside a validator.
 _BOUNDS = {"ge": "minimum", "le": "maximum"}
-_FILLED = {"Plan": ("source", "places"), "HttpCheck": ("versioned",)}
+_FILLED = {"Plan": ("source", "places", "given"), "HttpCheck": ("versioned",)}
 
 
 def json_schema() -> dict[str, Any]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Literal
 
-from deployguard.errors import EXPLANATIONS, ExitCode
+from deployguard.errors import EXPLANATIONS, ExitCode, with_plan
 from deployguard.plan.model import GitHubIncident, Plan
 from deployguard.report.github import IncidentReport
 from deployguard.rollout.outcome import Event, Finding, HostOutcome, Outcome
@@ -97,7 +97,7 @@ def _body(outcome: Outcome, plan: Plan) -> Iterable[str]:
     yield ""
     yield "## Next"
     yield ""
-    yield f"- {EXPLANATIONS[outcome.exit_code].act}"
+    yield f"- {with_plan(EXPLANATIONS[outcome.exit_code].act, outcome.source)}"
     if outcome.forensics:
         yield f"- Look into `{outcome.forensics}`; `sha256sum -c SHA256SUMS` proves it unchanged."
     yield f"- `deployguard history --transaction {outcome.transaction}` shows every step again."

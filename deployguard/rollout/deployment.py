@@ -22,6 +22,7 @@ from deployguard.errors import (
     HostFailure,
     Locked,
     Refused,
+    with_plan,
 )
 from deployguard.plan.model import Plan
 from deployguard.plan.order import components_on, hosts_in_order, hosts_named
@@ -152,6 +153,7 @@ class Run:
             hosts=tuple(member.outcome() for member in self.members),
             findings=tuple(dict.fromkeys(found)),
             timeline=tuple(self.context.record.events),
+            source=self.plan.arguments,
         )
 
 
@@ -199,7 +201,7 @@ def _judge(run: Run, ending: fleet.Ending) -> Outcome:
         text = f"{run.version} is live and healthy on {_hosts(total)}; nothing to do"
         return run.outcome(ExitCode.COMMITTED, "unchanged", text)
     if ending.interrupted:
-        text = "interrupted; the hosts restore themselves. Run `deployguard recover`"
+        text = f"interrupted; the hosts restore themselves. Run `{_with(run, 'recover')}`"
         return run.outcome(ExitCode.INTERRUPTED, "interrupted", text)
     if ending.refusal is not None:
         return _refused(run, ending.refusal)
@@ -219,10 +221,12 @@ def _judge(run: Run, ending: fleet.Ending) -> Outcome:
     if code == ExitCode.INTERRUPTED:
         taken = ", ".join(h.host for h in hosts if h.state == "taken_over")
         if taken:
-            text = f"somebody else has taken {taken} over; `deployguard status` says how it stands"
+            text = (
+                f"somebody else has taken {taken} over; `{_with(run, 'status')}` says how it stands"
+            )
             return run.outcome(code, "interrupted", text)
         waiting = ", ".join(h.host for h in hosts if h.state == "prepared")
-        text = f"in doubt: {waiting} did not hear the decision. Run `deployguard recover`"
+        text = f"in doubt: {waiting} did not hear the decision. Run `{_with(run, 'recover')}`"
         return run.outcome(code, "interrupted", text)
     touched = [m.name for m in run.members if m.touched and m.state == "restored"]
     if not touched:
@@ -256,8 +260,14 @@ def _refused(run: Run, refusal: DeployguardError) -> Outcome:
     if not isinstance(refusal, (Locked, Refused)):
         status = "failed"
     layer = "guard" if status == "refused" else "connection"
-    finding = Finding("", "", layer, status, refusal.message, evidence=refusal.hint)
+    finding = Finding(
+        "", "", layer, status, refusal.message, evidence=with_plan(refusal.hint, run.plan.arguments)
+    )
     return run.outcome(refusal.exit_code, status, refusal.message, (finding,))
+
+
+def _with(run: Run, command: str) -> str:
+    return f"deployguard {command} {run.plan.arguments}"
 
 
 def _hosts(count: int) -> str:

@@ -30,7 +30,8 @@ def judge(context: Context, members: Sequence[Member]) -> None:
     ]
     if refusals:
         raise Refused(
-            "\n".join(refusals), hint="nothing was touched; `deployguard plan` shows the details"
+            "\n".join(refusals),
+            hint="nothing was touched; `deployguard plan PLAN` shows the details",
         )
 
 

@@ -87,6 +87,8 @@ class Outcome:
     incident_url: str | None = None
     postmortem: str | None = None
     report_errors: tuple[str, ...] = ()
+    #: The plan as a command line names it: its path, with options where it needs them.
+    source: str = ""
 
     def __bool__(self) -> bool:
         return self.exit_code == ExitCode.COMMITTED

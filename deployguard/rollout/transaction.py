@@ -77,7 +77,7 @@ def _locked(host: str, holder: dict[str, Any]) -> Locked:
     return Locked(
         f"{host}: {holder.get('path')} is locked by transaction {holder.get('transaction')} "
         f"of {holder.get('owner')} since {since}",
-        hint="wait for it; if that run is dead, `deployguard recover` with its plan finishes it",
+        hint="wait for it, or run `deployguard recover PLAN` if that run is dead",
     )
 
 

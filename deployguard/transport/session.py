@@ -291,7 +291,7 @@ class Session:
                 self._loss = "the session was closed" if self._closed else self._story(why)
             self.close()
         message = f"the connection was lost during {verb}: {self._loss}"
-        return ConnectionLost(self.host, message, hint="run `deployguard recover`")
+        return ConnectionLost(self.host, message, hint="run `deployguard recover PLAN`")
 
     def _story(self, why: str) -> str:
         words, status = self._link.last_words(), self._link.exit_status()

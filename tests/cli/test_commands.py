@@ -210,7 +210,7 @@ def test_plan_of_a_host_that_is_not_there(deployguard: Run, site: Site) -> None:
     ran = deployguard("plan", site.plan)
     assert ran.code == 1
     assert "no changes" not in ran.err
-    assert "deployguard doctor PLAN" in ran.err
+    assert f"`deployguard doctor {site.plan}`" in ran.err
 
 
 def test_schema_is_json(deployguard: Run) -> None:
