@@ -31,7 +31,16 @@ from deployguard.store.journal import SqliteJournal
 from deployguard.transport import registry
 from deployguard.transport.session import Session
 
-__all__ = ["apply", "history", "load", "preview", "recover", "rollback", "status"]
+__all__ = [
+    "apply",
+    "history",
+    "load",
+    "preview",
+    "recover",
+    "rollback",
+    "status",
+    "transaction",
+]
 
 Store = SqliteJournal
 
@@ -184,6 +193,27 @@ def status(plan: Plan, *, store: Store | None = None) -> list[dict[str, Any]]:
 def history(store: Store | None = None, limit: int = 20) -> list[dict[str, Any]]:
     """The newest transactions of this controller, newest first."""
     return (store or SqliteJournal()).history(limit)
+
+
+def transaction(name: str, store: Store | None = None) -> dict[str, Any]:
+    """One transaction of this controller, whole: its row of :func:`history`, the ``decision`` and
+    the ``outcome`` as :meth:`Outcome.as_dict` has it, each ``None`` where there is none yet.
+
+    ``name`` is the id, or the beginning of one. Raises :class:`UsageError` when it is not the
+    beginning of exactly one.
+    """
+    journal = store or SqliteJournal()
+    found = journal.named(name) if name else []
+    if len(found) > 1:
+        more = "name more of it; it begins " + ", ".join(found)
+        raise UsageError(f"{name} is the beginning of more than one transaction", hint=more)
+    row = journal.get(found[0]) if found else None
+    if row is None:
+        raise UsageError(
+            f"no transaction of this machine begins with {name!r}",
+            hint="`deployguard history` lists them; those of other machines are in their history",
+        )
+    return {**row, "decision": journal.decision(row["id"])}
 
 
 def _connect(name: str, host: Host) -> Session:

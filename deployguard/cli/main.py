@@ -27,7 +27,7 @@ COMMANDS = {
     "plan": "Show what a deploy would change; change nothing.",
     "apply": "Deploy: the new version healthy, or the old one back.",
     "status": "Show what is live where, and what is unfinished.",
-    "history": "List the transactions of this machine.",
+    "history": "List the transactions of this machine, or show one.",
     "rollback": "Go back to a version the hosts have kept.",
     "recover": "Finish what an interrupted run left.",
     "explain": "Say what an exit code means and what to do.",

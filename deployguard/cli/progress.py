@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from deployguard.cli.console import Console
     from deployguard.rollout.outcome import Event, Listener
 
-__all__ = ["showing"]
+__all__ = ["event_text", "showing"]
 
 _MARKS = {"started": "…", "progress": "…", "done": "✓", "failed": "✗"}
 _STYLES = {"started": "cyan", "progress": "cyan", "done": "green", "failed": "bold red"}
@@ -51,12 +51,17 @@ def _line(console: Console, event: Event) -> None:
     """One line an event; steps within a phase are for the live display and the log."""
     if event.status == "progress":
         return
+    for line in event_text(event).splitlines():
+        console.say(line, fg="red" if event.status == "failed" else None)
+
+
+def event_text(event: Event) -> str:
+    """An event as it shows where nothing is redrawn."""
     at = time.strftime("%H:%M:%S", time.localtime(event.at))
     host = f"{event.host} " if event.host else ""
     text = f": {event.message}" if event.message else ""
     status = "" if event.status == "note" else f" {event.status}"
-    for line in f"{at} {host}{event.phase}{status}{text}".splitlines():
-        console.say(line, fg="red" if event.status == "failed" else None)
+    return f"{at} {host}{event.phase}{status}{text}"
 
 
 @contextmanager

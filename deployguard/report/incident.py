@@ -100,7 +100,10 @@ def _body(outcome: Outcome, plan: Plan) -> Iterable[str]:
     yield f"- {with_plan(EXPLANATIONS[outcome.exit_code].act, outcome.source)}"
     if outcome.forensics:
         yield f"- Look into `{outcome.forensics}`; `sha256sum -c SHA256SUMS` proves it unchanged."
-    yield f"- `deployguard history --transaction {outcome.transaction}` shows every step again."
+    yield (
+        f"- `deployguard history {outcome.transaction}`, on the machine that deployed, shows every "
+        "step again."
+    )
 
 
 def _finding(finding: Finding) -> Iterable[str]:

@@ -6,9 +6,9 @@ same records, and none of them can change what happened.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, TypeVar
 
 from deployguard.errors import ExitCode
 from deployguard.health.finding import Finding
@@ -17,6 +17,8 @@ __all__ = ["Event", "Finding", "HostOutcome", "Listener", "Outcome", "PHASES"]
 
 #: The columns of the progress display, in order. ``restore`` only shows in a rescue.
 PHASES = ("connect", "inspect", "stage", "switch", "check", "commit", "restore")
+
+Record = TypeVar("Record")
 
 Phase = Literal["connect", "inspect", "stage", "switch", "check", "commit", "restore", "report"]
 Status = Literal["started", "progress", "done", "failed", "note"]
@@ -98,3 +100,26 @@ class Outcome:
         data = asdict(self)
         data["exit_code"] = int(self.exit_code)
         return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Outcome:
+        """What :meth:`as_dict` was made from. Fields that another version wrote are left out."""
+        return cls(
+            **{
+                **_known(cls, data),
+                "exit_code": ExitCode(data["exit_code"]),
+                "hosts": tuple(_made(HostOutcome, item) for item in data["hosts"]),
+                "findings": tuple(_made(Finding, item) for item in data["findings"]),
+                "timeline": tuple(_made(Event, item) for item in data["timeline"]),
+                "report_errors": tuple(data["report_errors"]),
+            }
+        )
+
+
+def _made(kind: Callable[..., Record], data: Mapping[str, Any]) -> Record:
+    return kind(**_known(kind, data))
+
+
+def _known(kind: Any, data: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in data.items() if name in names}

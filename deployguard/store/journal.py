@@ -92,6 +92,10 @@ class Journal(Protocol):
         """One transaction with its whole outcome."""
         ...
 
+    def named(self, prefix: str, limit: int = 10) -> list[str]:
+        """The ids that begin with ``prefix``, oldest first; alone the one that is exactly it."""
+        ...
+
 
 def default_path() -> Path:
     """``$DEPLOYGUARD_STATE/journal.db``, else below ``$XDG_STATE_HOME`` or ``~/.local/state``."""
@@ -210,6 +214,16 @@ class SqliteJournal:
         found["hosts"] = json.loads(found["hosts"])
         found["outcome"] = json.loads(found["outcome"]) if found["outcome"] else None
         return found
+
+    def named(self, prefix: str, limit: int = 10) -> list[str]:
+        with self._lock:
+            rows = self.connection.execute(
+                "SELECT id FROM transactions WHERE substr(id, 1, length(:prefix)) = :prefix "
+                "ORDER BY id = :prefix DESC, id LIMIT :limit",
+                {"prefix": prefix, "limit": limit},
+            ).fetchall()
+        found = [str(row["id"]) for row in rows]
+        return [prefix] if prefix in found else found
 
     def close(self) -> None:
         """Close the file."""
