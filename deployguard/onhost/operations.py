@@ -92,9 +92,11 @@ class Executor:
                 for action in operation["do"]:
                     self._perform(action, facts)
             except (ActionError, OSError) as error:
-                self._journal.append("op_failed", operation=index, message=str(error))
+                self._journal.append(
+                    "op_failed", operation=index, id=operation["id"], message=str(error)
+                )
                 raise OperationFailed(operation["id"], operation["title"], str(error)) from error
-            self._journal.append("done", sync=False, operation=index)
+            self._journal.append("done", sync=False, operation=index, id=operation["id"])
         self._journal.flush()
 
     def undo(self, procedure: Sequence[Operation]) -> List[Dict[str, str]]:
@@ -119,9 +121,11 @@ class Executor:
                 failures.append(
                     {"id": operation["id"], "title": operation["title"], "message": str(error)}
                 )
-                self._journal.append("undo_failed", operation=index, message=str(error))
+                self._journal.append(
+                    "undo_failed", operation=index, id=operation["id"], message=str(error)
+                )
                 continue
-            self._journal.append("undone", sync=once, operation=index)
+            self._journal.append("undone", sync=once, operation=index, id=operation["id"])
         self._journal.flush()
         return failures
 

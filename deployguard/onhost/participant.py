@@ -26,6 +26,7 @@ from deployguard.onhost import (
 )
 from deployguard.onhost.blobs import receive
 from deployguard.onhost.deadman import Deadman
+from deployguard.onhost.faults import Faults
 from deployguard.onhost.inspection import (
     View,
     file_entry,
@@ -76,6 +77,8 @@ class Participant:
         self._emit = emit
         self._make_deadman = deadman
         self._arming: Optional[Lanes] = None
+        #: What a drill calls to lose the connection.
+        self.cut: Callable[[], None] = _stay
         self._manifests: Dict[str, Manifest] = {}
         self._views: Dict[str, View] = {}
         self._journal: Optional[Journal] = None
@@ -109,7 +112,7 @@ class Participant:
             "plan": args["plan"],
             "since": self._system.now(),
         }
-        journal = Journal(os.path.join(self.folder, "journal"), self._system.now)
+        journal = self._open_journal(args.get("faults"))
         fields = {k: args[k] for k in ("transaction", "epoch", "lease", "owner", "plan", "paths")}
         # Not the host's concern: whoever recovers without the plan has to know.
         fields["all_or_nothing"] = bool(args.get("all_or_nothing", True))
@@ -127,6 +130,10 @@ class Participant:
         self.epoch = int(args["epoch"])
         self.lease = float(args["lease"])
         return {"state": self.state}
+
+    def _open_journal(self, wanted: Optional[Sequence[Dict[str, Any]]] = None) -> Journal:
+        reach = Faults(wanted, self._emit, self.cut).reach if wanted else None
+        return Journal(os.path.join(self.folder, "journal"), self._system.now, reach)
 
     def _withdraw(self, paths: Sequence[str], identifier: str) -> None:
         """Leave no trace of a transaction that could not begin."""
@@ -157,7 +164,7 @@ class Participant:
             # Two takeovers at once: the one whose epoch stands goes on.
             self._leave()
             raise RequestError("stale_epoch", "another controller takes over just now")
-        self._journal = Journal(os.path.join(folder, "journal"), self._system.now)
+        self._journal = self._open_journal(args.get("faults"))
         begun = self._journal.last("begun")
         self.lease = float(begun["lease"]) if begun else self.lease
         self._journal.append("adopted", epoch=self.epoch, owner=args["owner"])
@@ -175,7 +182,7 @@ class Participant:
         self.folder = folder
         self._alive = alive
         self.epoch = epoch_of(folder)
-        self._journal = Journal(os.path.join(folder, "journal"), self._system.now)
+        self._journal = self._open_journal()
 
     def renew(self) -> None:
         """The controller is there: the lease counts from now."""
@@ -550,3 +557,7 @@ def _journalled(target: Dict[str, Any]) -> Dict[str, Any]:
 
 def ignore(event: Dict[str, Any]) -> None:
     """What happens while nobody listens."""
+
+
+def _stay() -> None:
+    """There is no connection to lose."""

@@ -61,6 +61,7 @@ class Server:
         self._alone = False
         self.last_beat = self._renewed = system.monotonic()
         self.participant = Participant(state, system, self._emit)
+        self.participant.cut = self._hang_up
 
     def serve(self) -> None:
         """Answer requests until the controller is gone."""
@@ -237,6 +238,13 @@ class Server:
                     view = view[os.write(self._output, view[:_ROOM]) :]
                 except OSError as error:
                     raise Gone from error
+
+    def _hang_up(self) -> None:
+        """Lose the connection, as a drill asks for."""
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (self._input.fileno(), self._output):
+            os.dup2(nothing, descriptor)
+        os.close(nothing)
 
     def alone(self) -> None:
         """The controller is gone: end what may be ended without it."""

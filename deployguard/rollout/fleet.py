@@ -13,6 +13,7 @@ from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from deployguard import faults
 from deployguard.errors import (
     DeployguardError,
     HostFailure,
@@ -84,15 +85,15 @@ def run(
     except Interrupted:
         # The hosts have been told already; what they do now they do alone.
         ending.interrupted = True
-        decisions.decide(context.transaction, "abort")
+        _decide(context, decisions, "abort")
         return ending
     except _Failed:
         _give_up(context, fleet, decisions, save)
         return ending
     ready = [m for m in members if m.state == "prepared"]
-    if not ready or decisions.decide(context.transaction, "commit") != "commit":
+    if not ready or _decide(context, decisions, "commit") != "commit":
         # The other record is that of a `recover` which thought that we were gone.
-        decisions.decide(context.transaction, "abort")
+        _decide(context, decisions, "abort")
         fleet.restore(members, save)
         return ending
     fleet.carry_out(transaction.commit, ready)
@@ -106,6 +107,14 @@ def start_connecting(context: Context, members: list[Member], executor: Executor
     """Begin to reach every host; :func:`run` waits for the answers."""
     for member in members:
         member.connecting = executor.submit(_guarded, transaction.connect, context, member)
+
+
+def _decide(context: Context, decisions: Decisions, decision: str) -> str:
+    """The decision that stands, on disk."""
+    faults.reach("before decide")
+    standing = decisions.decide(context.transaction, decision)
+    faults.reach("after decide")
+    return standing
 
 
 class _Failed(Exception):
@@ -237,14 +246,14 @@ def _give_up(
     ready = [m for m in begun if m.state == "prepared" and m.failure is None]
     if choice == "restore_batch" and ready:
         # The batches that were healthy stay: that is a commit, of some.
-        standing = decisions.decide(context.transaction, "commit")
+        standing = _decide(context, decisions, "commit")
         fleet.restore([m for m in begun if m not in ready], save)
         if standing == "commit":
             fleet.carry_out(transaction.commit, ready)
         else:
             fleet.restore(ready, save)
         return
-    decisions.decide(context.transaction, "abort")
+    _decide(context, decisions, "abort")
     if choice == "hold":
         touched = [m for m in begun if m.touched]
         for member in touched:

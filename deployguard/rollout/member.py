@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from deployguard import faults
 from deployguard.drivers.base import Operation, Site
 from deployguard.errors import ActionFailed, DeployguardError, HostFailure
 from deployguard.onhost.probes import CheckData
@@ -99,12 +100,14 @@ class Member:
 
     def call(self, verb: str, args: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
         """One request; the state it leaves the host in is remembered."""
+        faults.reach(f"before {verb} {self.name}")
         try:
             result = self.wire().call(verb, args, **options)
         except ActionFailed as error:
             if error.kind == "stale_epoch":
                 self.state = "taken_over"
             raise
+        faults.reach(f"after {verb} {self.name}")
         if isinstance(result.get("state"), str):
             self.state = result["state"]
         return result

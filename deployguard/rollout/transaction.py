@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from deployguard import faults
 from deployguard.drivers import procedure
 from deployguard.drivers.registry import driver_of
 from deployguard.errors import ActionFailed, Locked, Refused
@@ -51,6 +52,7 @@ def begin(context: Context, member: Member) -> None:
         "plan": context.plan.name,
         "all_or_nothing": _all_or_nothing(context.plan),
         "paths": [component.path for component in member.components.values()],
+        "faults": faults.for_host(member.name),
     }
     for _ in range(SETTLEMENTS):
         try:

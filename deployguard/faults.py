@@ -1,0 +1,62 @@
+"""Named points at which a drill, or a test, lets something go wrong.
+
+``DEPLOYGUARD_FAULTS`` holds what is to go wrong in one run, as a JSON object; without it nothing
+here does anything. It is for ``deployguard drill`` and for the tests of deployguard:
+
+``controller``
+    A list of ``{"point", "action"}``. Points are ``before VERB HOST`` and ``after VERB HOST`` for
+    each request to a host, and ``before decide`` and ``after decide``. Actions are ``kill``
+    (SIGKILL), ``interrupt`` (SIGINT) and ``terminate`` (SIGTERM), all of this process.
+``hosts``
+    Host name to a list of faults there; see :mod:`deployguard.onhost.faults`.
+``list``
+    A file; the name of each point of this process is appended to it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+from typing import Any
+
+from deployguard.errors import UsageError
+
+__all__ = ["VARIABLE", "for_host", "reach"]
+
+VARIABLE = "DEPLOYGUARD_FAULTS"
+
+_SIGNALS = {"kill": signal.SIGKILL, "interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
+
+
+def reach(point: str) -> None:
+    """Called at each point of the controller."""
+    wanted = _wanted()
+    if not wanted:
+        return
+    if "list" in wanted:
+        with open(wanted["list"], "a", encoding="utf-8") as file:
+            file.write(point + "\n")
+    for fault in wanted.get("controller", []):
+        if fault["point"] == point:
+            os.kill(os.getpid(), _SIGNALS[fault["action"]])
+
+
+def for_host(host: str) -> list[dict[str, Any]]:
+    """What is to go wrong on a host, for its program."""
+    return list(_wanted().get("hosts", {}).get(host, []))
+
+
+@functools.cache
+def _wanted() -> dict[str, Any]:
+    text = os.environ.get(VARIABLE)
+    if not text:
+        return {}
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{VARIABLE} is not JSON: {error}", hint=f"unset {VARIABLE}") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"{VARIABLE} is not a JSON object", hint=f"unset {VARIABLE}")
+    return found
