@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
-from deployguard.errors import UsageError
+from deployguard.errors import UsageError, with_plan
 from deployguard.plan.model import Host, Plan
 from deployguard.report import reporting
 from deployguard.report.redaction import Redaction
@@ -179,7 +179,11 @@ def recover(
     journal = store or SqliteJournal()
     outcome = recovery.recover(plan, transaction, journal, _connect, listen, force=force)
     if plan is not None:
-        outcome = dataclasses.replace(outcome, source=plan.arguments)
+        named = tuple(
+            dataclasses.replace(found, evidence=with_plan(found.evidence, plan.arguments))
+            for found in outcome.findings
+        )
+        outcome = dataclasses.replace(outcome, source=plan.arguments, findings=named)
     return redaction.outcome(reporting.deliver_pending(outcome, journal))
 
 

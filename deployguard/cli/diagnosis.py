@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from deployguard.errors import DeployguardError
+from deployguard.errors import HostFailure
 
 if TYPE_CHECKING:
     from deployguard.plan.model import Host, Plan
@@ -179,8 +179,8 @@ def host(name: str, host: Host, plan: Plan) -> Iterator[Answer]:
     began = time.monotonic()
     try:
         session = connect(name, host)
-    except DeployguardError as error:
-        yield Answer(name, "connect", "failed", error.message, error.hint)
+    except HostFailure as error:
+        yield Answer(name, "connect", "failed", error.reason, error.hint)
         return
     try:
         took = time.monotonic() - began
@@ -194,8 +194,8 @@ def host(name: str, host: Host, plan: Plan) -> Iterator[Answer]:
         if skew > CLOCK_SKEW + took:
             message = f"differs from ours by {skew:.0f} s"
             yield Answer(name, "clock", "warning", message, "run an NTP client there")
-    except DeployguardError as error:
-        yield Answer(name, "host program", "failed", error.message, error.hint)
+    except HostFailure as error:
+        yield Answer(name, "host program", "failed", error.reason, error.hint)
     finally:
         session.close()
 

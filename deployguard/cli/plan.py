@@ -68,6 +68,8 @@ def _host(host: HostPreview) -> Iterator[tuple[str, str | None]]:
     yield host.host, None
     if host.error:
         yield f"  {host.error}", "red"
+        if host.hint:
+            yield f"  hint: {host.hint}", None
     for name, passed, message in host.guards:
         if not passed:
             yield f"  would refuse: {name}: {message}", "red"

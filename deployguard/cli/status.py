@@ -9,6 +9,7 @@ import click
 
 from deployguard.cli.console import Console
 from deployguard.cli.options import common, plan_file, variables
+from deployguard.errors import with_plan
 
 __all__ = ["command"]
 
@@ -33,7 +34,7 @@ def command(
     rows = api.status(plan)
     for row in rows:
         console.emit("host", row)
-        for line, color in _lines(row):
+        for line, color in _lines(row, plan.arguments):
             console.say(line, fg=color)
     if any(transaction for row in rows for transaction in row["unfinished"]):
         console.say(f"hint: `deployguard recover {plan.arguments}` finishes what is unfinished")
@@ -41,13 +42,13 @@ def command(
     return int(ExitCode.INTERNAL if any(row["error"] for row in rows) else ExitCode.COMMITTED)
 
 
-def _lines(row: dict[str, Any]) -> list[tuple[str, str | None]]:
+def _lines(row: dict[str, Any], plan: str) -> list[tuple[str, str | None]]:
     host = row["host"]
     lines: list[tuple[str, str | None]] = []
     if row["error"]:
         lines.append((f"{host}: {row['error']}", "red"))
         if row["hint"]:
-            lines.append((f"{host}: hint: {row['hint']}", None))
+            lines.append((f"{host}: hint: {with_plan(row['hint'], plan)}", None))
     for live in row["live"]:
         since = live.get("committed_at")
         when = f" since {_local(since)}" if isinstance(since, (int, float)) else ""

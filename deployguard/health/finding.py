@@ -12,7 +12,7 @@ class Finding:
     """One check that failed, one layer that disagrees, one step that broke, in words.
 
     ``layer`` is ``process``, ``port``, ``http``, ``tcp``, ``command``, ``step``, ``connection``,
-    ``guard``, ``drift``, ``disagreement`` or ``log``.
+    ``guard``, ``drift``, ``disagreement`` or ``log``. ``evidence`` is what was seen, or the mend.
     """
 
     host: str

@@ -35,12 +35,12 @@ def from_results(
     return [_of_check(host, check) for check in failed] + disagreements(host, checks, versions)
 
 
-def step_failed(host: str, operation: str, reason: str) -> Finding:
+def step_failed(host: str, operation: str, reason: str, mend: str = "") -> Finding:
     """A step of the procedure that broke; ``operation`` is its id, ``component:name``."""
     component, colon, name = operation.partition(":")
     if not colon:
         component, name = "", operation
-    return Finding(host, component, "step", name or "step", reason)
+    return Finding(host, component, "step", name or "step", reason, evidence=mend)
 
 
 def _of_check(host: str, check: Mapping[str, Any]) -> Finding:

@@ -38,6 +38,7 @@ _TAIL_BYTES = 16 * 1024
 _TAIL_LINES = 12
 
 _FAILED = (ExitCode.ROLLED_BACK, ExitCode.NEEDS_PERSON)
+_NOT_ASKED = ("untouched", "unreachable")
 
 
 class Forensics:
@@ -86,6 +87,8 @@ class Forensics:
         """Write ``metadata.json`` and the checksums; only for a deploy that failed."""
         if outcome.exit_code not in _FAILED:
             return outcome
+        if self._folder is None and all(host.state in _NOT_ASKED for host in outcome.hosts):
+            return outcome  # Nothing was looked at; how it ended is in the journal.
         try:
             folder = self._open()
             outcome = dataclasses.replace(

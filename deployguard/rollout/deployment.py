@@ -134,11 +134,7 @@ class Run:
     ) -> Outcome:
         """The outcome as things stand."""
         found = [finding for member in self.members for finding in member.findings]
-        found += [
-            Finding(member.name, "", "connection", "connection", member.failure.reason)
-            for member in self.members
-            if member.failure is not None and not isinstance(member.failure, ActionFailed)
-        ]
+        found += [failure for member in self.members for failure in self._failure(member)]
         found += findings
         return Outcome(
             transaction=self.context.transaction,
@@ -155,6 +151,24 @@ class Run:
             timeline=tuple(self.context.record.events),
             source=self.plan.arguments,
         )
+
+    def _failure(self, member: Member) -> Iterator[Finding]:
+        """What stopped the host, and the mend, where no finding of its own says so already."""
+        failure = member.failure
+        if failure is None:
+            return
+        layer = name = "connection"
+        if isinstance(failure, ActionFailed):
+            if any(finding.critical for finding in member.findings):
+                return
+            failed = [
+                event.phase
+                for event in self.context.record.events
+                if event.host == member.name and event.status == "failed"
+            ]
+            layer, name = "step", failed[-1] if failed else "begin"
+        mend = with_plan(failure.hint, self.plan.arguments)
+        yield Finding(member.name, "", layer, name, failure.reason, evidence=mend)
 
 
 def _settle_nothing(*_: object) -> str:

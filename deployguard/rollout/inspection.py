@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from deployguard.drivers.registry import driver_of
-from deployguard.errors import DeployguardError
+from deployguard.errors import DeployguardError, with_plan
 from deployguard.rollout import guards, transaction
 from deployguard.rollout.deployment import Run
 from deployguard.rollout.member import Member
@@ -14,19 +14,19 @@ from deployguard.rollout.preview import ComponentPreview, HostPreview, Preview
 __all__ = ["inspect", "preview"]
 
 
-def inspect(run: Run) -> dict[str, str]:
+def inspect(run: Run) -> dict[str, DeployguardError]:
     """Connect and look on every host, changing nothing. Answers what went wrong, by host.
 
     Raises :class:`~deployguard.errors.UsageError` for an artifact that is damaged or unsafe.
     """
 
-    def look(member: Member) -> str:
+    def look(member: Member) -> DeployguardError | None:
         try:
             transaction.connect(run.context, member)
             transaction.inspect(run.context, member)
         except DeployguardError as error:
-            return error.message
-        return ""
+            return error
+        return None
 
     run.open_sources()
     with run.executor() as executor:
@@ -34,12 +34,14 @@ def inspect(run: Run) -> dict[str, str]:
     return {m.name: error for m, error in zip(run.members, answers, strict=True) if error}
 
 
-def preview(run: Run, failures: Mapping[str, str]) -> Preview:
+def preview(run: Run, failures: Mapping[str, DeployguardError]) -> Preview:
     """The answer of ``plan``, from members that :func:`inspect` has looked at."""
     hosts = []
     for member in run.members:
         if member.name in failures:
-            hosts.append(HostPreview(member.name, error=failures[member.name]))
+            error = failures[member.name]
+            mend = with_plan(error.hint, run.plan.arguments)
+            hosts.append(HostPreview(member.name, error=member.said(error), hint=mend))
             continue
         parts = tuple(_component(member, name) for name in member.order)
         hosts.append(HostPreview(member.name, parts, tuple(guards.verdicts(run.context, member))))

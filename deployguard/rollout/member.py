@@ -135,6 +135,10 @@ class Member:
             forensics=self.forensics,
         )
 
+    def said(self, error: DeployguardError) -> str:
+        """What went wrong, without this host's name in front: it is shown beside it already."""
+        return error.message.removeprefix(f"{self.name}: ")
+
     def new_version(self, component: str) -> str | None:
         """The version the transaction brings to a component."""
         version = self.looked.get("new_versions", {}).get(component)

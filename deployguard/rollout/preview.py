@@ -49,13 +49,15 @@ class ComponentPreview:
 class HostPreview:
     """One host: its components, and each guard as (name, passed, message).
 
-    With an ``error`` the host could not be inspected and the rest is what was known by then.
+    With an ``error`` the host could not be inspected and the rest is what was known by then;
+    ``hint`` is the mend.
     """
 
     host: str
     components: tuple[ComponentPreview, ...] = ()
     guards: tuple[tuple[str, bool, str], ...] = ()
     error: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True)

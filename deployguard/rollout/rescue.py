@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deployguard.errors import DeployguardError, HostFailure
+from deployguard.errors import DeployguardError, HostFailure, with_plan
 from deployguard.rollout.member import Context, Member
 from deployguard.rollout.outcome import Finding
 
@@ -59,7 +59,14 @@ def restore(context: Context, member: Member, save: Save | None) -> None:
         context.record("restore", "failed", member.name, error.reason)
         if touched:
             member.findings.append(
-                Finding(member.name, "", "connection", "restore", f"not restored: {error.reason}")
+                Finding(
+                    member.name,
+                    "",
+                    "connection",
+                    "restore",
+                    f"not restored: {error.reason}",
+                    evidence=with_plan(error.hint, context.plan.arguments),
+                )
             )
 
 

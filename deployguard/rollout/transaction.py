@@ -13,7 +13,7 @@ from typing import Any
 from deployguard import faults
 from deployguard.drivers import procedure
 from deployguard.drivers.registry import driver_of
-from deployguard.errors import ActionFailed, Locked, Refused
+from deployguard.errors import ActionFailed, DeployguardError, Locked, Refused
 from deployguard.evidence import collect
 from deployguard.health import checks, findings
 from deployguard.plan.model import Plan, Task
@@ -243,7 +243,9 @@ def switch(context: Context, member: Member) -> None:
         except ActionFailed as error:
             detail = error.detail if isinstance(error.detail, dict) else {}
             member.findings.append(
-                findings.step_failed(member.name, str(detail.get("operation", "")), error.reason)
+                findings.step_failed(
+                    member.name, str(detail.get("operation", "")), error.reason, error.hint
+                )
             )
             raise
 
@@ -311,5 +313,5 @@ class _Phase:
         total = self._member.seconds.get(self._phase, 0.0) + seconds
         self._member.seconds[self._phase] = total
         status = "done" if error is None else "failed"
-        message = getattr(error, "reason", None) or getattr(error, "message", "") if error else ""
-        self._context.record(self._phase, status, self._member.name, str(message))
+        message = self._member.said(error) if isinstance(error, DeployguardError) else ""
+        self._context.record(self._phase, status, self._member.name, message)
