@@ -8,8 +8,9 @@ A deploy script is five lines::
     outcome = deployguard.apply(plan)
     raise SystemExit(outcome.exit_code)
 
-:func:`apply` raises for what is wrong before any host is contacted (:class:`PlanInvalid`,
-:class:`UsageError`); however a deploy ends, it returns an :class:`Outcome`.
+:func:`apply` raises :class:`PlanInvalid` for what is wrong with the plan or an artifact. Hosts may
+be connected by then, since artifacts are read meanwhile; nothing on a host is touched. However a
+deploy ends, it returns an :class:`Outcome`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
-from deployguard.errors import UsageError, with_plan
+from deployguard.errors import PlanInvalid, UsageError, with_plan
 from deployguard.plan.model import Host, Plan
 from deployguard.report import reporting
 from deployguard.report.redaction import Redaction
@@ -72,7 +73,11 @@ def apply(
     stop: threading.Event | None = None,
 ) -> Outcome:
     """Deploy. ``drift="save"`` keeps hand-made changes as a bundle and goes on; ``stop`` hands the
-    hosts over to themselves when it is set."""
+    hosts over to themselves when it is set.
+
+    Raises :class:`PlanInvalid` for an artifact that is damaged, unsafe or not the one whose SHA-256
+    the plan names. Hosts are being connected to while it is read; they are asked for nothing.
+    """
     return _transact(plan, None, listen, store, drift, stop)
 
 
@@ -133,7 +138,7 @@ def _transact(
         forensics = reporting.Forensics(plan, run.version, run.started_at, names, redaction)
         try:
             outcome = redaction.outcome(deployment.deploy(run, journal, forensics.save))
-        except UsageError as error:
+        except (PlanInvalid, UsageError) as error:
             refused = deployment.usage_outcome(run, error)
             journal.end(run.context.transaction, redaction.outcome(refused).as_dict())
             raise

@@ -74,7 +74,8 @@ EXPLANATIONS: dict[ExitCode, Explanation] = {
     ),
     ExitCode.USAGE: Explanation(
         "bad usage or plan",
-        "The command line or the plan file has mistakes. No host was contacted.",
+        "The command line, the plan file or an artifact has mistakes. Hosts may have been "
+        "connected; nothing on them was touched.",
         "Mend the lines named in the message; `deployguard validate PLAN` checks them alone.",
     ),
     ExitCode.ROLLED_BACK: Explanation(
@@ -167,12 +168,16 @@ class Mistake:
 
 
 class PlanInvalid(DeployguardError):
-    """The plan has mistakes; all of them are in ``mistakes``, in file order."""
+    """The plan has mistakes; all of them are in ``mistakes``, in file order.
+
+    ``subject`` says what they are in, if that is not the plan itself.
+    """
 
     exit_code = ExitCode.USAGE
 
-    def __init__(self, mistakes: list[Mistake]) -> None:
+    def __init__(self, mistakes: list[Mistake], *, subject: str = "the plan") -> None:
         self.mistakes = sorted(mistakes)
+        self.subject = subject
         super().__init__("\n".join(str(mistake) for mistake in self.mistakes))
 
 

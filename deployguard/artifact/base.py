@@ -18,10 +18,16 @@ _SHOWN = 20
 
 
 class ArtifactInvalid(UsageError):
-    """The artifact cannot be deployed as it is. ``problems`` has a line for each reason."""
+    """The artifact cannot be deployed as it is. ``problems`` has a line for each reason.
 
-    def __init__(self, source: str, problems: Sequence[str], *, hint: str = "") -> None:
+    ``option`` is the key of the plan's ``artifact`` block that they are about.
+    """
+
+    def __init__(
+        self, source: str, problems: Sequence[str], *, hint: str = "", option: str = "path"
+    ) -> None:
         self.source = source
+        self.option = option
         self.problems = list(problems)
         shown = self.problems[:_SHOWN]
         if len(self.problems) > _SHOWN:

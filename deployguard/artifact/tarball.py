@@ -102,7 +102,12 @@ def _unpack(source: str, spool: IO[bytes], sha256: str | None, limits: Limits) -
         raise ArtifactInvalid(source, [f"cannot be read: {error.strerror}"]) from error
     if sha256 is not None and digest != sha256.lower():
         # First, since it explains whatever else is wrong with the file.
-        raise ArtifactInvalid(source, [f"its sha256 is {digest}, not {sha256.lower()}"])
+        raise ArtifactInvalid(
+            source,
+            [f"its sha256 is {digest}, not {sha256.lower()}"],
+            hint=f"build or fetch it again, or write {digest} if this is the file you mean",
+            option="sha256",
+        )
     if broken:
         raise ArtifactInvalid(source, [broken])
 

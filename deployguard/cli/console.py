@@ -95,7 +95,7 @@ class Console:
                 self.workflow.annotate(
                     "error", text, file=mistake.file, line=mistake.line, column=mistake.column
                 )
-        message = f"{count} mistake{'s' if count != 1 else ''} in the plan"
+        message = f"{count} mistake{'s' if count != 1 else ''} in {error.subject}"
         self.say(f"error: {message}", fg="red")
         record = {"exit_code": int(error.exit_code), "message": message, "hint": ""}
         self.emit("error", record)

@@ -161,17 +161,21 @@ class Document:
         )
 
     def places(self) -> Iterator[tuple[str, tuple[int, int]]]:
-        """Dotted path and place of every key in this file; of a host only its name.
+        """Dotted path and place of every scalar, key of a block and item in this file.
 
-        A thousand hosts would fill the plan with places that nobody asks for.
+        As in :meth:`locate` a scalar is at its value. Of a host there is only its name:
+
+        a thousand of them would fill the plan with places that nobody asks for.
         """
 
         def walk(node: Node, path: Path) -> Iterator[tuple[str, tuple[int, int]]]:
             if isinstance(node.value, dict):
                 for key, entry in node.value.items():
                     below = (*path, key)
-                    if entry.place.file == self.file:
-                        yield dotted(below), (entry.place.line, entry.place.column)
+                    scalar = not isinstance(entry.node.value, dict | list)
+                    place = entry.node.place if scalar else entry.place
+                    if place.file == self.file:
+                        yield dotted(below), (place.line, place.column)
                     if len(below) != 2 or below[0] != "hosts":
                         yield from walk(entry.node, below)
             elif isinstance(node.value, list):

@@ -208,6 +208,13 @@ def _artifact(artifact: Artifact, where: Path, base: str | None) -> Iterator[Fin
                     "remove it, or name a tar file",
                     on_key=True,
                 )
+            if artifact.strip_components:
+                yield Finding(
+                    (*where[:-1], "strip_components"),
+                    "strip_components is for archives, and this artifact is a directory",
+                    "remove it, or name the directory below",
+                    on_key=True,
+                )
             return
     except (OSError, ValueError):
         yield Finding(where, f"{shown} cannot be read")

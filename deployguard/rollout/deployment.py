@@ -11,10 +11,8 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-from deployguard.artifact.release import open_artifact
 from deployguard.errors import (
     ActionFailed,
     DeployguardError,
@@ -29,7 +27,8 @@ from deployguard.plan.order import components_on, hosts_in_order, hosts_named
 from deployguard.rollout import decide, fleet, rescue
 from deployguard.rollout.member import Connect, Context, Member, Recorder, Settle
 from deployguard.rollout.outcome import Finding, Listener, Outcome
-from deployguard.rollout.targets import Source, source_of_release
+from deployguard.rollout.releases import open_releases
+from deployguard.rollout.targets import Source
 
 __all__ = ["Run", "deploy", "new_transaction", "owner_name", "usage_outcome"]
 
@@ -106,21 +105,14 @@ class Run:
     def open_sources(self) -> None:
         """Open every artifact and read its manifest.
 
-        Raises :class:`~deployguard.errors.UsageError` for one that is damaged or unsafe.
+        Raises :class:`~deployguard.errors.PlanInvalid` for those that are damaged or unsafe.
         """
-        for name, component in self.plan.components.items():
-            if self._history:
-                self.context.sources[name] = Source(self.version)
-                continue
-            artifact = component.artifact
-            release = open_artifact(
-                Path(self.plan.source).parent / artifact.path,
-                sha256=artifact.sha256,
-                strip_components=artifact.strip_components,
-                owner_from_artifact=component.owner == "artifact",
+        if self._history:
+            self.context.sources.update(
+                {name: Source(self.version) for name in self.plan.components}
             )
-            self._stack.callback(release.close)
-            self.context.sources[name] = source_of_release(self.plan, component, release)
+        else:
+            self.context.sources.update(open_releases(self.plan, self._stack))
 
     @contextlib.contextmanager
     def executor(self) -> Iterator[Executor]:
@@ -289,5 +281,5 @@ def _hosts(count: int) -> str:
 
 
 def usage_outcome(run: Run, error: DeployguardError) -> Outcome:
-    """For the journal: the artifact was no good, so no host was asked for anything."""
+    """For the journal: an artifact was no good, so no host was asked for anything."""
     return run.outcome(error.exit_code, "failed", error.message)

@@ -17,7 +17,7 @@ __all__ = ["inspect", "preview"]
 def inspect(run: Run) -> dict[str, DeployguardError]:
     """Connect and look on every host, changing nothing. Answers what went wrong, by host.
 
-    Raises :class:`~deployguard.errors.UsageError` for an artifact that is damaged or unsafe.
+    Raises :class:`~deployguard.errors.PlanInvalid` for an artifact that is damaged or unsafe.
     """
 
     def look(member: Member) -> DeployguardError | None:

@@ -100,11 +100,12 @@ def test_names_of_methods_are_variables(folder: Path) -> None:
 
 
 def test_source_and_places(folder: Path) -> None:
-    """The plan knows its file and where its keys stand."""
+    """The plan knows its file, and where its blocks and values stand."""
     plan = _load(folder)
     assert plan.source == str(folder / "plan.yaml")
-    assert plan.places["components.app.path"] == (8, 5)
-    assert plan.places["components.app.checks[1].http.url"] == (12, 11)
+    assert plan.places["components.app"] == (6, 3)
+    assert plan.places["components.app.path"] == (8, 11)
+    assert plan.places["components.app.checks[1].http.url"] == (12, 16)
     assert "hosts.web1.port" not in plan.places
 
 
