@@ -7,6 +7,7 @@ controllers need to see each other's decisions.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -49,8 +50,14 @@ CREATE TABLE IF NOT EXISTS decisions (
     decision TEXT NOT NULL CHECK (decision IN ('commit', 'abort')),
     at REAL NOT NULL
 );
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 """
+#: 1 had no debts. Whatever a version adds is made where it is not there.
+_VERSION = 2
+
+
+#: How long another process may keep us waiting, in seconds.
+_PATIENCE = 10.0
 
 
 class Journal(Protocol):
@@ -106,29 +113,88 @@ def default_path() -> Path:
     return Path(base) / "deployguard" / "journal.db"
 
 
+class _Turn:
+    """One thread at a time; what SQLite or the system says meanwhile becomes one error of ours."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._lock.release()
+        if isinstance(error, sqlite3.Error | OSError):
+            raise _explained(self._path, error) from error
+
+
+def _explained(path: Path, error: sqlite3.Error | OSError) -> InternalError:
+    """What is wrong with the file, and the mend. SQLite has codes for it since Python 3.11 only."""
+    text = str(error)
+    if "malformed" in text or "not a database" in text:
+        return InternalError(
+            f"the journal {path} is damaged: {text}",
+            hint=f"move it and {path}-wal away, and a new one is made; the hosts know what they "
+            "run, and `deployguard recover PLAN` asks them what is unfinished",
+        )
+    if "locked" in text or "busy" in text:
+        return InternalError(
+            f"another program has held the journal {path} for {_PATIENCE:.0f} s",
+            hint=f"wait for it, or find it with `fuser {path}`",
+        )
+    if "full" in text:
+        return InternalError(f"no room for the journal {path}: {text}", hint="make room here")
+    return InternalError(
+        f"the journal {path} cannot be used: {text}",
+        hint="make its folder writable, or name another one in DEPLOYGUARD_STATE",
+    )
+
+
 class SqliteJournal:
     """See the module. Safe to use from several threads; several processes wait for each other."""
 
     def __init__(self, path: Path | str | None = None) -> None:
         self.path = Path(path) if path is not None else default_path()
+        self._lock = _Turn(self.path)
+        with self._lock:
+            self._open()
+
+    def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        fresh = not self.path.exists()
-        self._lock = threading.Lock()
+        # SQLite would ask the umask; what it puts beside the file has the file's mode. One that is
+        # there is not opened here: to close it would drop the locks of this process.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        if self.path.stat().st_mode & 0o077:
+            self.path.chmod(0o600)
         self.connection = sqlite3.connect(
-            self.path, timeout=10.0, isolation_level=None, check_same_thread=False
+            self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
         )
-        if fresh:
-            os.chmod(self.path, 0o600)
         self.connection.row_factory = sqlite3.Row
-        self.connection.execute("PRAGMA journal_mode=WAL")
+        self._write_ahead()
         self.connection.execute("PRAGMA synchronous=FULL")
         (version,) = self.connection.execute("PRAGMA user_version").fetchone()
-        if version > 1:
+        if version > _VERSION:
+            self.connection.close()
             raise InternalError(
                 f"{self.path} was written by a newer deployguard", hint="upgrade deployguard"
             )
-        if version == 0:
+        if version < _VERSION:
             self.connection.executescript(_SCHEMA)
+
+    def _write_ahead(self) -> None:
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self.connection.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as error:
+                # SQLite waits for locks, but not for that of another who changes the mode.
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
 
     def begin(self, transaction: Mapping[str, Any], hosts: list[str]) -> None:
         with self._lock:
@@ -187,7 +253,8 @@ class SqliteJournal:
                     outcome["ended_at"],
                     outcome["status"],
                     outcome["exit_code"],
-                    outcome["summary"],
+                    # A name on a host may hold bytes that are no UTF-8.
+                    outcome["summary"].encode("utf-8", "backslashreplace").decode(),
                     json.dumps(outcome),
                     transaction,
                 ),

@@ -113,3 +113,14 @@ def test_the_incident_names_the_command(deployguard: Run, journal: SqliteJournal
     ran = deployguard(*arguments)
     assert ran.code == 0
     assert shown.summary in ran.err
+
+
+def test_a_damaged_journal_is_one_clear_error(deployguard: Run, journal: SqliteJournal) -> None:
+    """No traceback and no bug report: the file, and what to do with it."""
+    journal.close()
+    journal.path.write_bytes(b"this was a journal once\n" * 1000)
+    ran = deployguard("history")
+    assert ran.code == 1
+    assert f"error: the journal {journal.path} is damaged" in ran.err
+    assert "hint: move it and" in ran.err
+    assert "this is a bug" not in ran.err
