@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from os import PathLike
 from typing import Any
 
@@ -25,7 +25,7 @@ from deployguard.errors import PlanInvalid, UsageError, with_plan
 from deployguard.plan.model import Host, Plan
 from deployguard.report import reporting
 from deployguard.report.redaction import Redaction
-from deployguard.rollout import deployment, inspection, recovery
+from deployguard.rollout import audit, deployment, inspection, recovery
 from deployguard.rollout.outcome import Listener, Outcome
 from deployguard.rollout.preview import Preview
 from deployguard.store.journal import SqliteJournal
@@ -85,6 +85,7 @@ def rollback(
     plan: Plan,
     *,
     to: str | None = None,
+    hosts: Collection[str] | None = None,
     variables: Mapping[str, str] | None = None,
     listen: Listener | None = None,
     store: Store | None = None,
@@ -92,13 +93,15 @@ def rollback(
 ) -> Outcome:
     """Go back to a version that the hosts have kept: a transaction like any other.
 
-    ``to`` is the version; the one before the live one when left out. The plan file is read again
-    for that version, with ``variables`` as in :func:`load`, because its checks name the version
-    they expect. Raises :class:`UsageError` when the hosts do not agree on what the version before
-    is.
+    ``to`` is the version; the one before the live one when left out. ``hosts`` are those that go
+    back; all of the plan when left out. The plan file is read again for that version, with
+    ``variables`` as in :func:`load`, because its checks name the version they expect. Raises
+    :class:`UsageError` when the hosts do not agree on what the version before is.
     """
     target = to or recovery.previous_version(plan, _connect)
     old = load(plan.source, version=target, variables=variables, local_files=False)
+    if hosts is not None:
+        old = old.model_copy(update={"hosts": {name: old.hosts[name] for name in hosts}})
     return _transact(old, target, listen, store, None, stop)
 
 
@@ -192,11 +195,19 @@ def recover(
     return redaction.outcome(reporting.deliver_pending(outcome, journal))
 
 
-def status(plan: Plan, *, store: Store | None = None) -> list[dict[str, Any]]:
-    """What is live where, since when, what is unfinished, and what is owed: one row a host."""
+def status(plan: Plan, *, verify: bool = False, store: Store | None = None) -> list[dict[str, Any]]:
+    """What is live where, since when, what is unfinished, and what is owed: one row a host.
+
+    With ``verify`` each host hashes its live trees anew; ``verification`` of its row has how they
+    differ from what was deployed, by component, and what transactions left behind.
+    """
     rows = recovery.status(plan, _connect)
     debts = (store or SqliteJournal()).debts()
-    return [{**row, "debts": [d for d in debts if d["host"] == row["host"]]} for row in rows]
+    rows = [{**row, "debts": [d for d in debts if d["host"] == row["host"]]} for row in rows]
+    if verify:
+        found = audit.verify(plan, _connect)
+        rows = [{**row, "verification": found[row["host"]]} for row in rows]
+    return rows
 
 
 def history(store: Store | None = None, limit: int = 20) -> list[dict[str, Any]]:

@@ -107,7 +107,8 @@ EXPLANATIONS: dict[ExitCode, Explanation] = {
     ),
     ExitCode.CHANGES: Explanation(
         "there are changes",
-        "`plan --detailed-exitcode` found differences between the plan and the hosts.",
+        "`plan --detailed-exitcode` found differences between the plan and the hosts, or "
+        "`status --verify` between what is live and what was deployed.",
         "Nothing, or `deployguard apply PLAN`.",
     ),
 }

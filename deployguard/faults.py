@@ -9,6 +9,10 @@ here does anything. It is for ``deployguard drill`` and for the tests of deployg
     (SIGKILL), ``interrupt`` (SIGINT) and ``terminate`` (SIGTERM), all of this process.
 ``hosts``
     Host name to a list of faults there; see :mod:`deployguard.onhost.faults`.
+``unhealthy``
+    A list of hosts; whatever their checks say, the new version counts as unhealthy there.
+``incidents``
+    ``false``: a failure is not reported anywhere.
 ``list``
     A file; the name of each point of this process is appended to it.
 """
@@ -23,7 +27,7 @@ from typing import Any
 
 from deployguard.errors import UsageError
 
-__all__ = ["VARIABLE", "for_host", "reach"]
+__all__ = ["VARIABLE", "for_host", "reach", "reported", "unhealthy"]
 
 VARIABLE = "DEPLOYGUARD_FAULTS"
 
@@ -46,6 +50,16 @@ def reach(point: str) -> None:
 def for_host(host: str) -> list[dict[str, Any]]:
     """What is to go wrong on a host, for its program."""
     return list(_wanted().get("hosts", {}).get(host, []))
+
+
+def unhealthy(host: str) -> bool:
+    """Whether the new version is to count as unhealthy on a host."""
+    return host in _wanted().get("unhealthy", [])
+
+
+def reported() -> bool:
+    """Whether somebody is to be told of a failure."""
+    return bool(_wanted().get("incidents", True))
 
 
 @functools.cache

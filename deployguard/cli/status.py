@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -13,25 +14,37 @@ from deployguard.errors import with_plan
 
 __all__ = ["command"]
 
+#: More differences of a component than this are in ``--json`` only.
+SHOWN = 20
+
 
 @click.command("status")
 @plan_file()
 @variables
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Hash every live file anew; compare with what was deployed, and look for remains.",
+)
 @common
 def command(
-    console: Console, plan_path: str, variables: dict[str, str], release: str | None
+    console: Console,
+    plan_path: str,
+    variables: dict[str, str],
+    release: str | None,
+    verify: bool,
 ) -> int:
     """Show what is live where, and what is unfinished.
 
-    Asks every host of the plan and changes nothing. Ends with 7 where a transaction is unfinished
-    and with 1 where a host does not answer.
+    Asks every host of the plan and changes nothing. Ends with 7 where a transaction is unfinished,
+    with 1 where a host does not answer, and with 10 where --verify found that something differs.
     """
     from deployguard import api
     from deployguard.errors import ExitCode
 
     plan = api.load(plan_path, version=release, variables=variables, local_files=False)
     console.know(plan)
-    rows = api.status(plan)
+    rows = api.status(plan, verify=verify)
     for row in rows:
         console.emit("host", row)
         for line, color in _lines(row, plan.arguments):
@@ -39,7 +52,15 @@ def command(
     if any(transaction for row in rows for transaction in row["unfinished"]):
         console.say(f"hint: `deployguard recover {plan.arguments}` finishes what is unfinished")
         return int(ExitCode.INTERRUPTED)
-    return int(ExitCode.INTERNAL if any(row["error"] for row in rows) else ExitCode.COMMITTED)
+    if any(row["error"] for row in rows):
+        return int(ExitCode.INTERNAL)
+    return int(ExitCode.CHANGES if any(map(_differs, rows)) else ExitCode.COMMITTED)
+
+
+def _differs(row: dict[str, Any]) -> bool:
+    found = row.get("verification", {})
+    components = found.get("components", {}).values()
+    return bool(found.get("left") or any(one["differences"] for one in components))
 
 
 def _lines(row: dict[str, Any], plan: str) -> list[tuple[str, str | None]]:
@@ -73,7 +94,23 @@ def _lines(row: dict[str, Any], plan: str) -> list[tuple[str, str | None]]:
     for debt in row["debts"]:
         words = f"has not heard how {debt['transaction']} ended ({debt['reason']})"
         lines.append((f"{host}: {words}", "yellow"))
+    lines += [(f"{host}: {text}", color) for text, color in _verified(row.get("verification", {}))]
     return lines or [(f"{host}: nothing was deployed here yet", None)]
+
+
+def _verified(found: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
+    for name, component in found.get("components", {}).items():
+        if component["version"] is None:
+            continue
+        differences = component["differences"]
+        if not differences:
+            yield f"{name}: every file is as {component['version']} was deployed", None
+        for difference in differences[:SHOWN]:
+            yield f"{name}: {difference}", "red"
+        if len(differences) > SHOWN:
+            yield f"{name}: … and {len(differences) - SHOWN} more", "red"
+    for remains in found.get("left", []):
+        yield f"left behind: {remains}", "yellow"
 
 
 def _local(seconds: float) -> str:

@@ -144,7 +144,7 @@ class Server:
             self._write(frames.encode_piece(b""))
 
     def _dispatch(self, verb: str, args: Dict[str, Any]) -> Any:
-        from deployguard.onhost import report
+        from deployguard.onhost import audit, report
 
         mine = self.participant
         verbs: Dict[str, Callable[[], Any]] = {
@@ -169,6 +169,7 @@ class Server:
             "fetch": mine.fetch,
             "status": lambda: report.status(self._state, self._system),
             "stored_manifest": lambda: report.stored_manifest(self._state, args),
+            "verify": lambda: audit.verify(self._state, self._system, args),
         }
         if verb not in verbs:
             raise RequestError("usage", "unknown verb %r" % verb)

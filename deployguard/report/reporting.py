@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from deployguard import __version__
+from deployguard import __version__, faults
 from deployguard.errors import ExitCode
 from deployguard.evidence.layout import Folder
 from deployguard.plan.model import Plan
@@ -145,6 +145,8 @@ def report(
     """File the incident of a failed deploy, and send what earlier runs could not."""
     github = plan.rescue.incident.github
     key = f"incident/{outcome.transaction}"
+    if not faults.reported():
+        return outcome
     if outcome.exit_code in _FAILED and github is not None:
         outbox = Outbox(journal.path, clock=time.time)
         filed = incident.render(outcome, plan, github, redaction.redactor().text)

@@ -7,7 +7,7 @@ for the fleet to judge. What happened is always read from the host's own answer.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from deployguard import faults
@@ -16,14 +16,17 @@ from deployguard.drivers.registry import driver_of
 from deployguard.errors import ActionFailed, DeployguardError, Locked, Refused
 from deployguard.evidence import collect
 from deployguard.health import checks, findings
-from deployguard.plan.model import Plan, Task
+from deployguard.onhost.probes import CheckData
+from deployguard.plan.model import Component, Plan, Task
 from deployguard.rollout.member import Context, Member
+from deployguard.rollout.outcome import Finding
 from deployguard.rollout.targets import site_of, target_of
 
 __all__ = [
     "begin",
     "check",
     "check_again",
+    "checks_of",
     "commit",
     "connect",
     "inspect",
@@ -98,13 +101,8 @@ def inspect(context: Context, member: Member) -> None:
             if source.manifest is not None:
                 session.call("manifest", {"digest": source.digest}, stream=_pieces(source.encoded))
             targets.append(target_of(context.plan, name, component, source, session.hello))
-        # The probes ask the service; what they need does not depend on where the trees stand.
-        member.checks = []
-        for name, component in member.components.items():
-            site = site_of(name, component.layout, _NOWHERE, session.hello)
-            probe = driver_of(component).process_probe(component, site)
-            version = context.sources[name].version
-            member.checks += checks.compile_checks(name, component, version, probe)
+        versions = {name: context.sources[name].version for name in member.order}
+        member.checks = checks_of(member.components, versions, session.hello)
         disks = [g.disk.path for g in context.plan.guards if g.disk is not None]
         try:
             member.looked = member.call(
@@ -124,6 +122,19 @@ def inspect(context: Context, member: Member) -> None:
         for name, component in member.components.items():
             looked = member.looked["components"][name]
             member.sites[name] = site_of(name, component.layout, looked, session.hello)
+
+
+def checks_of(
+    components: Mapping[str, Component], versions: Mapping[str, str], hello: Mapping[str, Any]
+) -> list[CheckData]:
+    """The checks of components, as the host makes them."""
+    found: list[CheckData] = []
+    for name, component in components.items():
+        # The probes ask the service; what they need does not depend on where the trees stand.
+        site = site_of(name, component.layout, _NOWHERE, hello)
+        probe = driver_of(component).process_probe(component, site)
+        found += checks.compile_checks(name, component, versions[name], probe)
+    return found
 
 
 #: As many transactions of earlier runs may have left paths of one plan locked on one host.
@@ -274,6 +285,10 @@ def _judge(context: Context, member: Member) -> None:
     )
     member.check_results = result
     found = findings.from_results(member.name, result, context.sources)
+    if faults.unhealthy(member.name):
+        words = "a drill has the new version count as unhealthy"
+        found.append(Finding(member.name, "", "step", "drill", words))
+        result = {**result, "healthy": False}
     member.findings += found
     if not result["healthy"]:
         words = "; ".join(f.message for f in found if f.critical) or "not healthy in time"
