@@ -61,7 +61,6 @@ __all__ = [
     "ManagedFile",
     "Plan",
     "PortCheck",
-    "PostMortem",
     "ProcessCheck",
     "ProcessService",
     "Rescue",
@@ -94,7 +93,7 @@ class Host(Block):
         None, description="Where the host keeps journals; /var/lib/deployguard for root."
     )
     connect_deadline: Duration = Field(15.0, description="How long to try to connect.")
-    drill: bool = Field(False, description="Fault injection is allowed on this host.")
+    drill: bool = Field(False, description="`deployguard drill` may break things here.")
     groups: tuple[str, ...] = Field((), description="Groups, from an inventory or by hand.")
     vars: dict[str, Any] = Field(default_factory=dict, description="Free values of the host.")
 
@@ -208,16 +207,6 @@ class Incident(Block):
     github: GitHubIncident | None = Field(None, description="An issue on GitHub.")
 
 
-class PostMortem(Block):
-    """Where the post-mortem draft goes and when it is due."""
-
-    directory: str = Field(
-        "contexts/retrospectives/deployment-rollbacks",
-        description="On the controller, relative to the plan.",
-    )
-    due: Duration = Field(48 * 3600.0, description="How long after the deploy it is due.")
-
-
 class Rescue(Block):
     """What happens beside the restore when a deploy fails."""
 
@@ -227,7 +216,6 @@ class Rescue(Block):
     incident: Incident = Field(
         default_factory=lambda: Incident.model_validate({}), description="Who is told."
     )
-    postmortem: PostMortem | None = Field(None, description="A draft, when wanted.")
     redact: tuple[str, ...] = Field(
         (), description="Environment variables whose values are secrets to redact."
     )
