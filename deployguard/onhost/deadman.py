@@ -81,9 +81,20 @@ class Deadman:
             os.kill(pid, signal.SIGKILL)
         _unlink(os.path.join(self._folder, _PROCESS))
         if os.geteuid() == 0 and os.path.isdir(_RUNTIME):
-            # Not the service: that may be us, and it ends when it sees that all is settled.
-            argv = ["systemctl", "--no-block", "stop", self._unit + ".timer"]
-            self._system.run(argv, timeout=_TIMEOUT)
+            self._stop_units()
+
+    def _stop_units(self) -> None:
+        # Not the service of the timer: that may be us, and it ends when it sees that all is done.
+        units = [self._unit + ".timer"]
+        booted = self._boot in _own_cgroup()
+        if not booted:
+            units.append(self._boot)
+        stop = ["systemctl", "--no-block", "stop", *units]
+        done = self._system.run(stop, env={"LC_ALL": "C"}, timeout=_TIMEOUT)
+        unknown = b"Unit %s not loaded" % self._boot.encode("ascii")
+        if booted or unknown not in done.stderr:
+            # It has no file any more, but somebody's daemon-reload had made systemd learn of it.
+            self._system.run(["systemctl", "daemon-reload"], timeout=_TIMEOUT)
 
     def _command(self) -> List[str]:
         program = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -143,6 +154,14 @@ def _unit_words(argv: List[str]) -> str:
             word = word.replace(plain, written)
         words.append('"%s"' % word)
     return " ".join(words)
+
+
+def _own_cgroup() -> str:
+    try:
+        with open("/proc/self/cgroup", encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return ""
 
 
 def _unlink(path: str) -> bool:

@@ -177,12 +177,14 @@ class Participant:
     def reopen(self, folder: str, alive: int) -> None:
         """Go on with a transaction under the epoch it has: for the host itself, unattended.
 
-        ``alive`` is the lock of its folder. Raises :class:`JournalDamaged`.
+        ``alive`` is the lock of its folder. Fenced where a takeover has begun that does not stand
+        in the journal yet. Raises :class:`JournalDamaged`.
         """
         self.folder = folder
         self._alive = alive
-        self.epoch = epoch_of(folder)
         self._journal = self._open_journal()
+        claims = [r["epoch"] for r in self._journal.records if r["kind"] in ("begun", "adopted")]
+        self.epoch = int(claims[-1]) if claims else 0
 
     def renew(self) -> None:
         """The controller is there: the lease counts from now."""
@@ -330,10 +332,18 @@ class Participant:
         """The kind of the dead-man. Nothing may be touched before this returns."""
         assert self._arming is not None
         answer = self._arming.wait(ARMING_SECONDS)
+        self._arming = None
         if answer is None or isinstance(answer[1], Exception):
             reason = "no answer" if answer is None else str(answer[1])
             raise RequestError("failed", "the dead-man could not be armed: %s" % reason)
         return str(answer[1])
+
+    def _disarm(self) -> None:
+        if self._arming is not None:
+            # What is still on its way would stay.
+            self._arming.wait(ARMING_SECONDS)
+            self._arming = None
+        self._deadman().disarm()
 
     def _save_handmade(self, views: Sequence[View]) -> Dict[str, str]:
         """Bundle what people changed by hand, before it goes."""
@@ -475,7 +485,7 @@ class Participant:
             settlement.drop(self._state, self.folder, journal)
             journal.enter(machine.ABORT, "aborted")
         if journal.last("staging") is not None:
-            self._deadman().disarm()
+            self._disarm()
         return {"state": self.state, "verified": True, "healthy": True}
 
     def finish(self) -> Dict[str, Any]:
@@ -483,7 +493,8 @@ class Participant:
         journal = self._need()
         if journal.state in (machine.RESTORED, machine.COMMITTED):
             settlement.settle(self._state, self.folder, journal)
-            self._deadman().disarm()
+            self._disarm()
+            settlement.forget(self._state, self._system)
         return {"state": self.state}
 
     # -- evidence ----------------------------------------------------------------------------

@@ -28,6 +28,9 @@ def status(state: State, system: System) -> Dict[str, Any]:
     return {
         "live": live,
         "unfinished": [t for t in transactions if t["unfinished"]],
+        "ended": [
+            t for t in transactions if t["state"] in machine.TERMINAL and not t["unfinished"]
+        ],
         "locks": locks.held(state),
     }
 

@@ -60,8 +60,7 @@ class Server:
         self._request: Any = None
         self._alone = False
         self.last_beat = self._renewed = system.monotonic()
-        self.participant = Participant(state, system, self._emit)
-        self.participant.cut = self._hang_up
+        self.participant = self._participant()
 
     def serve(self) -> None:
         """Answer requests until the controller is gone."""
@@ -148,8 +147,8 @@ class Server:
 
         mine = self.participant
         verbs: Dict[str, Callable[[], Any]] = {
-            "begin": lambda: mine.begin(args),
-            "adopt": lambda: mine.adopt(args),
+            "begin": lambda: self._fresh().begin(args),
+            "adopt": lambda: self._fresh().adopt(args),
             "describe": mine.describe,
             "manifest": lambda: mine.manifest(args, self._pieces()),
             "look": lambda: mine.look(args),
@@ -157,7 +156,7 @@ class Server:
             "stage": lambda: mine.stage(args),
             "arm": lambda: mine.arm(args),
             "switch": mine.switch,
-            "check": lambda: mine.check(args, self._lease_over),
+            "check": lambda: mine.check(args, self._let_go),
             "prepare": mine.prepare,
             "commit": mine.commit,
             "restore": mine.restore,
@@ -174,6 +173,18 @@ class Server:
         if verb not in verbs:
             raise RequestError("usage", "unknown verb %r" % verb)
         return verbs[verb]()
+
+    def _participant(self) -> Participant:
+        made = Participant(self._state, self._system, self._emit)
+        made.cut = self._hang_up
+        return made
+
+    def _fresh(self) -> Participant:
+        """One that has no transaction: another may have been ended over this connection."""
+        if self.participant.state in machine.TERMINAL:
+            self.participant.close()
+            self.participant = self._participant()
+        return self.participant
 
     def _pieces(self) -> Iterator[bytes]:
         """The byte stream behind a request."""

@@ -23,6 +23,9 @@ from deployguard.onhost.tree import StatCache
 #: What is known of a tree whose turn has passed.
 _OF_A_TREE = ("version", "transaction", "committed_at", "tree", "manifest")
 
+#: Ended transactions that a host remembers, with their journals and evidence.
+KEPT_TRANSACTIONS = 20
+
 #: A managed file larger than this is restored like any other, but not kept for later rollbacks.
 KEPT_FILE_BYTES = 1024 * 1024
 
@@ -86,6 +89,24 @@ def bury(state: State, identifier: str, system: System) -> bool:
     finally:
         journal.close()
         os.close(alive)
+
+
+def forget(state: State, system: System) -> None:
+    """Remove the folders of the oldest transactions that have ended, evidence included."""
+    for identifier in state.transactions()[:-KEPT_TRANSACTIONS]:
+        folder = state.transaction(identifier)
+        alive = locks.keep_alive(folder)
+        if alive is None:
+            continue
+        try:
+            journal = Journal(os.path.join(folder, "journal"), system.now)
+            over = journal.last("settled") is not None or journal.state == machine.ABORTED
+        except JournalDamaged:
+            over = False
+        finally:
+            os.close(alive)
+        if over:
+            durable.remove_tree(folder)
 
 
 def drop(state: State, folder: str, journal: Journal) -> None:

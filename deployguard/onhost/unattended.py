@@ -12,15 +12,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from typing import Optional
 
 from deployguard.onhost import lease, locks, machine
 from deployguard.onhost.deadman import Deadman
-from deployguard.onhost.participant import Participant, ignore
+from deployguard.onhost.participant import TAKEOVER_SECONDS, Participant, epoch_of, ignore
 from deployguard.onhost.places import State
 from deployguard.onhost.records import JournalDamaged
 from deployguard.onhost.system import System
 
 _POLL = 0.1
+#: Whoever takes over waits for the lock this long. One that has not come by then has died.
+_TAKEOVER = TAKEOVER_SECONDS + 5.0
 #: Evidence that the restore destroys; the service is down meanwhile.
 _CRITICAL_SECONDS = 3.0
 _REST_SECONDS = 30.0
@@ -71,6 +74,7 @@ def main(state_directory: str, identifier: str) -> int:
 
 
 def _watch(state: State, folder: str, system: System) -> None:
+    fenced_at: Optional[float] = None
     while os.path.isdir(folder):
         alive = locks.keep_alive(folder)
         if alive is None:
@@ -80,7 +84,13 @@ def _watch(state: State, folder: str, system: System) -> None:
         participant = Participant(state, system, ignore)
         try:
             participant.reopen(folder, alive)
-            if finish(participant, system):
+            if not participant.fenced():
+                fenced_at = None
+            elif fenced_at is None:
+                fenced_at = system.monotonic()
+            elif system.monotonic() - fenced_at > _TAKEOVER:
+                participant.epoch = epoch_of(folder)
+            if not participant.fenced() and finish(participant, system):
                 return
         finally:
             participant.close()

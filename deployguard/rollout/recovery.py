@@ -43,6 +43,10 @@ class Decisions(Protocol):
 
     def get(self, transaction: str) -> dict[str, Any] | None: ...
 
+    def unended(self, plan: str) -> list[str]: ...
+
+    def end(self, transaction: str, outcome: Mapping[str, Any]) -> None: ...
+
     def debts(self) -> list[dict[str, Any]]: ...
 
     def settled(self, transaction: str, hosts: Iterable[str]) -> None: ...
@@ -76,7 +80,12 @@ class _Reached:
     def __init__(self, name: str, host: Host, connect: Connect) -> None:
         self.name = name
         self.session: Session | None = None
-        self.report: dict[str, Any] = {"live": [], "unfinished": [], "locks": []}
+        self.report: dict[str, Any] = {
+            "live": [],
+            "unfinished": [],
+            "ended": [],
+            "locks": [],
+        }
         self.error = ""
         self.hint = ""
         try:
@@ -160,14 +169,11 @@ def recover(
     record = Recorder(listen)
     reached = _reach(plan, connect)
     try:
-        identifiers = sorted(
-            {
-                unfinished["transaction"]
-                for host in reached
-                for unfinished in host.report["unfinished"]
-                if transaction in (None, unfinished["transaction"])
-            }
-        )
+        identifiers = [
+            identifier
+            for identifier in _left(plan, reached, decisions)
+            if transaction in (None, identifier)
+        ]
         for host in reached:
             if host.error:
                 record("connect", "failed", host.name, host.error)
@@ -178,7 +184,11 @@ def recover(
             if found.attended() and not force:
                 running.append(found.running())
                 continue
-            outcomes += found.finish()
+            hosts = found.finish()
+            outcomes += hosts
+            if all(host.state in _ENDED for host in hosts) and not found.waits():
+                ended = _outcome(plan, [identifier], hosts, [], [], started, record)
+                decisions.end(identifier, dict(ended.as_dict(), exit_code=decide.exit_code(hosts)))
         _forgive(plan, reached, decisions)
         return _outcome(plan, identifiers, outcomes, reached, running, started, record)
     finally:
@@ -213,6 +223,13 @@ def settle(session: Session, identifier: str, decisions: Decisions, host: str) -
         return ""
     decisions.settled(identifier, [host])
     return str(state)
+
+
+def _left(plan: Plan, reached: list[_Reached], decisions: Decisions) -> list[str]:
+    """Transactions that are unfinished on a host, or of which nobody here has heard the end."""
+    unfinished = {t["transaction"] for host in reached for t in host.report["unfinished"]}
+    ended = {t["transaction"] for host in reached for t in host.report["ended"]}
+    return sorted(unfinished | (ended & set(decisions.unended(plan.name))))
 
 
 def _forgive(plan: Plan, reached: list[_Reached], decisions: Decisions) -> None:
@@ -251,12 +268,17 @@ class _Unfinished:
         self._reports: dict[str, dict[str, Any]] = {}
         self._hosts: dict[str, _Reached] = {}
         self._states: dict[str, str] = {}
+        self._ended: dict[str, str] = {}
         for host in reached:
             for report in host.report["unfinished"]:
                 if report["transaction"] == identifier:
                     self._reports[host.name] = report
                     self._hosts[host.name] = host
                     self._states[host.name] = report["state"]
+            for report in host.report["ended"]:
+                if report["transaction"] == identifier:
+                    # It came to its end without us: by its lease, or by a run that was cut off.
+                    self._states[host.name] = self._ended[host.name] = report["state"]
             for live in host.report["live"]:
                 if live["transaction"] == identifier:
                     self._states[host.name] = "committed"
@@ -298,7 +320,14 @@ class _Unfinished:
         if self._journalled:
             ended = [n for n, o in outcomes.items() if o.state in _ENDED]
             self._decisions.settled(self._identifier, ended)
-        return [outcomes[name] for name in self._hosts]
+        for name, state in self._ended.items():
+            self._record("report", "note", name, f"{self._identifier}: {state} already")
+            outcomes[name] = HostOutcome(name, state, verified=True, healthy=True)
+        return list(outcomes.values())
+
+    def waits(self) -> list[str]:
+        """Hosts of this transaction that did not answer."""
+        return self._unreachable
 
     def _decide(self, recorded: str | None) -> Decision:
         return decision_for(

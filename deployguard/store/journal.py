@@ -91,6 +91,10 @@ class Journal(Protocol):
         """Record how it ended."""
         ...
 
+    def unended(self, plan: str) -> list[str]:
+        """Transactions of a plan that began and did not end, as far as is known here."""
+        ...
+
     def history(self, limit: int = 20, plan: str | None = None) -> list[dict[str, Any]]:
         """The newest transactions, newest first."""
         ...
@@ -259,6 +263,13 @@ class SqliteJournal:
                     transaction,
                 ),
             )
+
+    def unended(self, plan: str) -> list[str]:
+        with self._lock:
+            rows = self.connection.execute(
+                "SELECT id FROM transactions WHERE plan = ? AND ended_at IS NULL", (plan,)
+            ).fetchall()
+        return [str(row["id"]) for row in rows]
 
     def history(self, limit: int = 20, plan: str | None = None) -> list[dict[str, Any]]:
         with self._lock:

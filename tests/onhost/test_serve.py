@@ -15,7 +15,15 @@ import pytest
 from deployguard.onhost import durable, frames, serve
 from deployguard.onhost.tree import Manifest
 from tests.onhost.bench import STEPS, claim
-from tests.onhost.wire import InProcess, Program, RealBench, Refusal, Wire, deadman_lives
+from tests.onhost.wire import (
+    InProcess,
+    Program,
+    RealBench,
+    Refusal,
+    Wire,
+    deadman_lives,
+    eventually,
+)
 
 TOUCHED = ["arm", "switch", "check"]
 
@@ -148,7 +156,8 @@ def test_killed(bench: RealBench, step: str) -> None:
     program.kill()
     program = Program(bench)
     (unfinished,) = program.call("status")["unfinished"]
-    assert unfinished["state"] == state and not unfinished["alive"]
+    assert unfinished["state"] == state
+    assert eventually(lambda: not program.call("status")["unfinished"][0]["attended"])
     taken = program.call(
         "adopt", {"transaction": deploy.identifier, "epoch": 2, "owner": "recover"}
     )
