@@ -206,11 +206,11 @@ class Server:
         if isinstance(error, NotManageable):
             return {"kind": "refused", "message": str(error), "hint": error.hint}
         if isinstance(error, OperationFailed):
-            return {
-                "kind": "failed",
-                "message": str(error),
-                "detail": {"operation": error.operation, "title": error.title},
-            }
+            found = {"kind": "failed", "message": str(error)}
+            if isinstance(error.__cause__, PermissionError):
+                found = dict(_denied(error.__cause__), kind="failed")
+                found["message"] = "%s: %s" % (error.title, found["message"])
+            return dict(found, detail={"operation": error.operation, "title": error.title})
         if isinstance(error, machine.IllegalEvent):
             return {"kind": "state", "message": str(error), "detail": error.state}
         if isinstance(error, BadName):
@@ -219,6 +219,8 @@ class Server:
             return {"kind": "internal", "message": "the journal is damaged: %s" % error}
         if isinstance(error, OSError) and error.errno in _SPACE:
             return {"kind": "space", "message": str(error), "hint": "make room on the host"}
+        if isinstance(error, PermissionError):
+            return dict(_denied(error), kind="failed")
         if isinstance(error, OSError):
             return {"kind": "failed", "message": str(error)}
         traceback.print_exc(file=sys.stderr)
@@ -264,6 +266,24 @@ class Server:
         if not self.participant.fenced() and self.participant.state != machine.IDLE:
             unattended.finish(self.participant, self._system)
         self.participant.close()
+
+
+def _denied(error: PermissionError) -> Dict[str, Any]:
+    """Who may not do it, and where, and the mend: a bare errno says neither."""
+    import pwd
+
+    number = os.geteuid()
+    try:
+        user = "%s (uid %d)" % (pwd.getpwuid(number).pw_name, number)
+    except KeyError:
+        user = "uid %d" % number
+    names = [name for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
+    place = " to ".join(os.fsdecode(name) for name in names)
+    hint = "set `become: true` for the host in the plan, or give %s the right to that path" % user
+    if number == 0:
+        hint = "root may not either: is it immutable (lsattr), or forbidden by SELinux or AppArmor?"
+    words = "permission denied for %s" % user
+    return {"message": "%s: %s" % (words, place) if place else words, "hint": hint}
 
 
 def _space_errors() -> Tuple[int, ...]:

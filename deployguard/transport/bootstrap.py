@@ -125,7 +125,11 @@ def start(marker: str, sha256: str, given: str) -> None:
             if not hold(home):
                 raise Refusal("the program vanished from %s" % home)
             say(marker, "ready")
-    except (Refusal, OSError) as error:
+    except OSError as error:
+        words = "uid %d cannot use the state directory: %s" % (os.geteuid(), error)
+        say(marker, "refuse", words)
+        sys.exit(1)
+    except Refusal as error:
         say(marker, "refuse", str(error))
         sys.exit(1)
     # Whatever prints, in the program or in what it starts, must not print into the frames; and

@@ -18,6 +18,9 @@ from deployguard.transport.session import Session
 __all__ = ["PYTHON_HINT", "explain", "greet"]
 
 PYTHON_HINT = "name a Python 3.8 or later as `python` of the host in the plan"
+_STATE_HINT = (
+    "set `become: true` for the host in the plan, or a `state_directory` that the user may write to"
+)
 _SUDO_HINT = (
     "allow it on the host, as in `USER ALL=(ALL) NOPASSWD: ALL` in a file in /etc/sudoers.d "
     "made with visudo, or connect as root without become"
@@ -50,6 +53,8 @@ def _greet(host_name: str, host: Host, link: Link, program: Program, bootstrap: 
             word, text = _answer(link, deadline)
         if word == "refuse":
             hint = PYTHON_HINT if "3.8 or later" in text else ""
+            if "Permission denied" in text:
+                hint = _STATE_HINT
             raise Unreachable(host_name, text, hint=hint)
         if word not in ("have", "ready"):
             raise _silent(host_name, host, link)
