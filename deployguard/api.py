@@ -36,6 +36,7 @@ __all__ = [
     "apply",
     "history",
     "load",
+    "load_hosts",
     "preview",
     "recover",
     "rollback",
@@ -62,6 +63,16 @@ def load(
     from deployguard.plan.load import load as load_plan
 
     return load_plan(path, version=version, variables=variables, local_files=local_files)
+
+
+def load_hosts(path: str | PathLike[str]) -> Plan:
+    """Read an inventory file, for :func:`recover` where there is no plan.
+
+    Raises :class:`PlanInvalid` with every mistake there is.
+    """
+    from deployguard.plan.load import load_hosts as load_inventory
+
+    return load_inventory(path)
 
 
 def apply(
@@ -98,7 +109,7 @@ def rollback(
     ``variables`` as in :func:`load`, because its checks name the version they expect. Raises
     :class:`UsageError` when the hosts do not agree on what the version before is.
     """
-    target = to or recovery.previous_version(plan, _connect)
+    target = to or recovery.previous_version(plan, connect)
     old = load(plan.source, version=target, variables=variables, local_files=False)
     if hosts is not None:
         old = old.model_copy(update={"hosts": {name: old.hosts[name] for name in hosts}})
@@ -118,7 +129,7 @@ def _transact(
     journal = store or SqliteJournal()
     with deployment.Run(
         plan,
-        connect=_connect,
+        connect=connect,
         listen=listen,
         stop=stop,
         drift=drift,
@@ -165,7 +176,7 @@ def _owed(outcome: Outcome) -> dict[str, str]:
 def preview(plan: Plan, *, listen: Listener | None = None, store: Store | None = None) -> Preview:
     """What :func:`apply` would do, from the hosts' real state, changing nothing."""
     listen = Redaction(plan).listener(listen)
-    with deployment.Run(plan, connect=_connect, listen=listen) as run:
+    with deployment.Run(plan, connect=connect, listen=listen) as run:
         return inspection.preview(run, inspection.inspect(run))
 
 
@@ -185,7 +196,7 @@ def recover(
     redaction = Redaction(plan)
     listen = redaction.listener(listen)
     journal = store or SqliteJournal()
-    outcome = recovery.recover(plan, transaction, journal, _connect, listen, force=force)
+    outcome = recovery.recover(plan, transaction, journal, connect, listen, force=force)
     if plan is not None:
         named = tuple(
             dataclasses.replace(found, evidence=with_plan(found.evidence, plan.arguments))
@@ -201,11 +212,11 @@ def status(plan: Plan, *, verify: bool = False, store: Store | None = None) -> l
     With ``verify`` each host hashes its live trees anew; ``verification`` of its row has how they
     differ from what was deployed, by component, and what transactions left behind.
     """
-    rows = recovery.status(plan, _connect)
+    rows = recovery.status(plan, connect)
     debts = (store or SqliteJournal()).debts()
     rows = [{**row, "debts": [d for d in debts if d["host"] == row["host"]]} for row in rows]
     if verify:
-        found = audit.verify(plan, _connect)
+        found = audit.verify(plan, connect)
         rows = [{**row, "verification": found[row["host"]]} for row in rows]
     return rows
 
@@ -236,7 +247,7 @@ def transaction(name: str, store: Store | None = None) -> dict[str, Any]:
     return {**row, "decision": journal.decision(row["id"])}
 
 
-def _connect(name: str, host: Host) -> Session:
+def connect(name: str, host: Host) -> Session:
     if host.address is None:
         host = host.model_copy(update={"address": name})
     return registry.connect(name, host)

@@ -14,6 +14,13 @@ __all__ = ["command"]
 @plan_file(required=False)
 @variables
 @click.option("--transaction", metavar="ID", help="Only this one, instead of all unfinished.")
+@click.option(
+    "--hosts",
+    "inventory",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="An inventory, where there is no plan: all transactions on its hosts.",
+)
 @click.option("--force", is_flag=True, help="Take over from a run that is still at work.")
 @common
 def command(
@@ -22,6 +29,7 @@ def command(
     variables: dict[str, str],
     release: str | None,
     transaction: str | None,
+    inventory: str | None,
     force: bool,
 ) -> int:
     """Finish what an interrupted run left.
@@ -34,12 +42,18 @@ def command(
     from deployguard import api
     from deployguard.cli.ending import end
     from deployguard.cli.progress import showing
+    from deployguard.errors import UsageError
 
     plan = None
-    if plan_path is not None:
+    if plan_path is not None and inventory is not None:
+        raise UsageError("a plan names its hosts itself", hint="leave --hosts out")
+    if inventory is not None:
+        plan = api.load_hosts(inventory)
+        console.know(plan)
+    elif plan_path is not None:
         plan = api.load(plan_path, version=release, variables=variables, local_files=False)
         console.know(plan)
-    title = f"recovering {plan.name} in {plan.environment}" if plan else "recovering"
+    title = f"recovering {plan.name} in {plan.environment}" if plan and plan.name else "recovering"
     with showing(console, title, list(plan.hosts) if plan else []) as show:
         outcome = api.recover(plan, transaction=transaction, listen=show, force=force)
     return end(console, outcome)

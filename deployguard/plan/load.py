@@ -7,18 +7,19 @@ still see the rest; what they would say about a left-out block is not said.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from deployguard.errors import Mistake, PlanInvalid
+from deployguard.errors import Mistake, PlanInvalid, UsageError
 from deployguard.plan.document import Document, Entry, Finding, Path, Place, TooLarge
 
 if TYPE_CHECKING:
     from deployguard.plan.model import Plan
 
-__all__ = ["load"]
+__all__ = ["load", "load_hosts"]
 
 
 def load(
@@ -41,6 +42,32 @@ def load(
     return loading.plan()
 
 
+def load_hosts(path: str | os.PathLike[str]) -> Plan:
+    """The hosts of an inventory file, as a plan without a name: for asking and for recovering.
+
+    Raises :class:`~deployguard.errors.PlanInvalid` with every mistake, and
+    :class:`~deployguard.errors.UsageError` where there is no such file.
+    """
+    from deployguard.plan.syntax import parse
+
+    file = os.path.abspath(path)
+    if not os.path.isfile(file):
+        raise UsageError(f"there is no inventory {os.fspath(path)}", hint="name its file")
+    text = _HOSTS_ONLY % json.dumps(file)
+    loading = _Loading(os.fspath(path), None, {}, {})
+    loading.local_files = False
+    return loading.plan(parse(text.encode(), os.fspath(path))).model_copy(update={"name": ""})
+
+
+#: A plan that touches every host of the inventory, and nothing on it.
+_HOSTS_ONLY = """\
+name: hosts
+version: none
+hosts: %s
+components: {none: {artifact: none, path: /none, checks: [command: [none]]}}
+"""
+
+
 class _Loading:
     """One plan file on its way; the findings gather here."""
 
@@ -61,8 +88,9 @@ class _Loading:
         self._document: Document
         self._unrendered: Callable[[str], str] = str
 
-    def plan(self) -> Plan:
-        document = self._document = _parse(self._file, self._file)
+    def plan(self, document: Document | None = None) -> Plan:
+        """The plan; ``document`` is what stands in for the file."""
+        document = self._document = document or _parse(self._file, self._file)
         if not isinstance(document.root.value, dict):
             place = document.root.place
             self._findings.append(

@@ -164,7 +164,10 @@ def recover(
     refused, with :attr:`ExitCode.LOCKED`.
     """
     if plan is None:
-        raise UsageError("recover needs a plan file for its hosts", hint="deployguard recover PLAN")
+        raise UsageError(
+            "recover needs to know the hosts",
+            hint="deployguard recover PLAN, or --hosts with an inventory file",
+        )
     started = time.time()
     record = Recorder(listen)
     reached = _reach(plan, connect)
@@ -241,7 +244,7 @@ def _forgive(plan: Plan, reached: list[_Reached], decisions: Decisions) -> None:
     }
     for debt in decisions.debts():
         known = decisions.get(debt["transaction"])
-        if known is None or known["plan"] != plan.name or debt["host"] not in unfinished:
+        if known is None or plan.name not in ("", known["plan"]) or debt["host"] not in unfinished:
             continue
         if debt["transaction"] not in unfinished[debt["host"]]:
             decisions.settled(debt["transaction"], [debt["host"]])

@@ -92,7 +92,7 @@ class Journal(Protocol):
         ...
 
     def unended(self, plan: str) -> list[str]:
-        """Transactions of a plan that began and did not end, as far as is known here."""
+        """Transactions of a plan, or of all for an empty name, of which no end is known here."""
         ...
 
     def history(self, limit: int = 20, plan: str | None = None) -> list[dict[str, Any]]:
@@ -267,7 +267,7 @@ class SqliteJournal:
     def unended(self, plan: str) -> list[str]:
         with self._lock:
             rows = self.connection.execute(
-                "SELECT id FROM transactions WHERE plan = ? AND ended_at IS NULL", (plan,)
+                "SELECT id FROM transactions WHERE ? IN ('', plan) AND ended_at IS NULL", (plan,)
             ).fetchall()
         return [str(row["id"]) for row in rows]
 

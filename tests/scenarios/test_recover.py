@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.fleet.container import until
 from tests.scenarios.conftest import MakeScene
@@ -149,3 +150,31 @@ def test_a_debt_is_settled_first(scene: MakeScene) -> None:
     for host in shop.hosts:
         assert shop.served(host)["version"] == "v3"
         assert shop.leftovers(host) == []
+
+
+def test_from_another_machine_with_the_hosts_alone(scene: MakeScene) -> None:
+    """No plan, no journal: every host answers and none has committed, so all of them go back."""
+    shop = scene(hosts=2)
+    assert shop.apply("v1").code == 0
+    before = [shop.tree(host) for host in shop.hosts]
+    killed(shop, "after prepare web1")
+    hosts = {
+        host.name: {
+            "ansible_host": host.address,
+            "ansible_user": host.user,
+            "ansible_ssh_private_key_file": str(host.client_key),
+            "ansible_become": True,
+        }
+        for host in shop.hosts
+    }
+    inventory = shop.directory / "inventory.yaml"
+    inventory.write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
+    known = shop.directory / "elsewhere" / ".ssh"
+    known.mkdir(parents=True)
+    (known / "known_hosts").write_text(shop.hosts[0].known_hosts.read_text())
+    elsewhere = {"HOME": str(known.parent), "DEPLOYGUARD_STATE": str(known.parent / "state")}
+    result = shop.command("recover", "--hosts", str(inventory), "--json", environment=elsewhere)
+    assert result.code == 0, result
+    assert {host["state"] for host in result.outcome["hosts"]} == {"restored"}
+    for host, tree in zip(shop.hosts, before, strict=True):
+        assert shop.tree(host) == tree and shop.served(host)["version"] == "v1"
