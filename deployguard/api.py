@@ -24,7 +24,7 @@ from typing import Any
 from deployguard.errors import PlanInvalid, UsageError, with_plan
 from deployguard.plan.model import Host, Plan
 from deployguard.report import reporting
-from deployguard.report.redaction import Redaction
+from deployguard.report.redaction import CleanJournal, Redaction
 from deployguard.rollout import audit, deployment, inspection, recovery
 from deployguard.rollout.outcome import Listener, Outcome
 from deployguard.rollout.preview import Preview
@@ -196,7 +196,8 @@ def recover(
     redaction = Redaction(plan)
     listen = redaction.listener(listen)
     journal = store or SqliteJournal()
-    outcome = recovery.recover(plan, transaction, journal, connect, listen, force=force)
+    clean = CleanJournal(journal, redaction)
+    outcome = recovery.recover(plan, transaction, clean, connect, listen, force=force)
     if plan is not None:
         named = tuple(
             dataclasses.replace(found, evidence=with_plan(found.evidence, plan.arguments))

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from deployguard.evidence.redact import Redactor
 from deployguard.plan.model import Plan
 from deployguard.rollout.outcome import Event, Listener, Outcome
 from deployguard.secret import Secret
+from deployguard.store.journal import SqliteJournal
 
-__all__ = ["Redaction", "secrets_of"]
+__all__ = ["CleanJournal", "Redaction", "secrets_of"]
 
 Record = TypeVar("Record")
 
@@ -60,6 +62,11 @@ class Redaction:
 
         return hear
 
+    def data(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Plain data with every text redacted."""
+        clean: dict[str, Any] = self._value(dict(data))
+        return clean
+
     def _record(self, record: Record) -> Record:
         fields = dataclasses.fields(record)  # type: ignore[arg-type]  # only dataclasses come here
         values = {field.name: self._value(getattr(record, field.name)) for field in fields}
@@ -75,3 +82,23 @@ class Redaction:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return self._record(value)
         return value
+
+
+class CleanJournal:
+    """The journal for those who end a transaction with what they were told, and redact nothing."""
+
+    def __init__(self, journal: SqliteJournal, redaction: Redaction) -> None:
+        self._journal = journal
+        self._redaction = redaction
+        self.decide = journal.decide
+        self.decision = journal.decision
+        self.get = journal.get
+        self.unended = journal.unended
+        self.debts = journal.debts
+        self.settled = journal.settled
+
+    def end(self, transaction: str, outcome: Mapping[str, Any]) -> None:
+        """Record how it ended, redacted."""
+        self._journal.end(
+            transaction, {**self._redaction.data(outcome), "transaction": transaction}
+        )

@@ -10,6 +10,8 @@ import pytest
 from deployguard import api
 from deployguard.errors import ExitCode
 from deployguard.rollout import recovery
+from deployguard.rollout.outcome import Outcome
+from deployguard.store.journal import SqliteJournal
 from tests.cli.conftest import Run, Site
 from tests.cli.outcomes import finding, outcome
 
@@ -91,7 +93,21 @@ def test_recover_hands_out_no_secret(leaking: Site, monkeypatch: pytest.MonkeyPa
         summary=f"undo said {NAMED}",
         findings=(finding(message=f"undo said {NAMED}"),),
     )
-    monkeypatch.setattr(recovery, "recover", lambda *_, **__: said)
+    about = {"plan": "demo", "version": "v1", "environment": "test", "source": "", "owner": ""}
+    name = said.transaction
+    SqliteJournal().begin({"id": name, "started_at": 1.0, **about}, ["web1"])
+
+    def tell(
+        _: object, __: object, journal: SqliteJournal, *___: object, **____: object
+    ) -> Outcome:
+        journal.end(name, said.as_dict())
+        return said
+
+    monkeypatch.setattr(recovery, "recover", tell)
     ended = api.recover(api.load(leaking.plan))
-    assert ended.transaction == said.transaction
-    assert NAMED not in repr(ended)
+    assert ended.transaction == name
+    kept = api.transaction(name)["outcome"]
+    assert (kept["transaction"], kept["exit_code"]) == (name, int(ExitCode.NEEDS_PERSON))
+    for text in (repr(ended), repr(kept), written(leaking.root / "state")):
+        assert "[redacted:" in text
+        assert NAMED not in text
