@@ -6,7 +6,9 @@ here does anything. It is for ``deployguard drill`` and for the tests of deployg
 ``controller``
     A list of ``{"point", "action"}``. Points are ``before VERB HOST`` and ``after VERB HOST`` for
     each request to a host, and ``before decide`` and ``after decide``. Actions are ``kill``
-    (SIGKILL), ``interrupt`` (SIGINT) and ``terminate`` (SIGTERM), all of this process.
+    (SIGKILL), ``interrupt`` (SIGINT) and ``terminate`` (SIGTERM), all of this process; and
+    ``wait``: the file ``path`` is made, and what came to the point waits until it is gone. Each
+    happens once.
 ``hosts``
     Host name to a list of faults there; see :mod:`deployguard.onhost.faults`.
 ``unhealthy``
@@ -23,6 +25,8 @@ import functools
 import json
 import os
 import signal
+import time
+from pathlib import Path
 from typing import Any
 
 from deployguard.errors import UsageError
@@ -32,6 +36,9 @@ __all__ = ["VARIABLE", "for_host", "reach", "reported", "unhealthy"]
 VARIABLE = "DEPLOYGUARD_FAULTS"
 
 _SIGNALS = {"kill": signal.SIGKILL, "interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
+
+#: How often one that waits looks whether it may go on, in seconds.
+_GLANCE = 0.02
 
 
 def reach(point: str) -> None:
@@ -43,8 +50,19 @@ def reach(point: str) -> None:
         with open(wanted["list"], "a", encoding="utf-8") as file:
             file.write(point + "\n")
     for fault in wanted.get("controller", []):
-        if fault["point"] == point:
-            os.kill(os.getpid(), _SIGNALS[fault["action"]])
+        if fault["point"] == point and fault.setdefault("left", 1) > 0:
+            fault["left"] -= 1
+            _happen(fault, point)
+
+
+def _happen(fault: dict[str, Any], point: str) -> None:
+    if fault["action"] != "wait":
+        os.kill(os.getpid(), _SIGNALS[fault["action"]])
+        return
+    path = Path(fault["path"])
+    path.write_text(point, encoding="utf-8")
+    while path.exists():
+        time.sleep(_GLANCE)
 
 
 def for_host(host: str) -> list[dict[str, Any]]:

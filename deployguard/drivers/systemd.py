@@ -83,7 +83,8 @@ class SystemdDriver:
         starting = operation(
             name, "start", f"start {service.unit}", [reset, start], [{**stop, "ok": [0, 5]}, reset]
         )
-        return Steps(stopping, before, after, [starting])
+        # A boot in the middle of the deploy may start it before we do.
+        return Steps(stopping, before, after, [{**starting, "undo_always": True}])
 
     def _enablement(
         self, name: str, service: SystemdService, site: Site, state: str

@@ -31,16 +31,28 @@ _WANTS = "multi-user.target.wants"
 _PROCESS = "deadman.json"
 _TIMEOUT = 20.0
 
+# No semicolon: systemd writes it as `\;` into the file of a transient unit, and reads that back
+# as it stands with the next daemon-reload, which a deploy of a unit file asks for.
 _START = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from deployguard.onhost import unattended; "
-    "sys.exit(unattended.main(sys.argv[2], sys.argv[3]))"
+    "__import__('sys').path.insert(0, __import__('sys').argv[1]) or __import__('sys').exit("
+    "__import__('deployguard.onhost.unattended', fromlist=['main'])"
+    ".main(*__import__('sys').argv[2:]))"
+)
+
+#: It must not be given up: a disk that is full now need not be full in a minute.
+_PROPERTIES = (
+    "KillMode=process",
+    "OOMScoreAdjust=-900",
+    "Restart=on-failure",
+    "RestartSec=1s",
+    "StartLimitIntervalSec=0",
 )
 
 _BOOT_UNIT = """\
 [Unit]
 Description=deployguard: finish deploy %(id)s, which a reboot interrupted
 After=local-fs.target remote-fs.target
+StartLimitIntervalSec=0
 
 [Service]
 ExecStart=%(command)s
@@ -106,8 +118,7 @@ class Deadman:
         argv = ["systemd-run", "--quiet", "--collect", "--unit=" + self._unit]
         argv += ["--description=deployguard: dead-man of deploy " + self._identifier]
         argv += ["--on-active=%.3fs" % max(lease, 0.1), "--timer-property=AccuracySec=50ms"]
-        for value in ("KillMode=process", "OOMScoreAdjust=-900", "Restart=on-failure"):
-            argv.append("--property=" + value)
+        argv += ["--property=" + value for value in _PROPERTIES]
         done = self._system.run([*argv, "--", *self._command()], timeout=_TIMEOUT)
         # Armed by the process before us, for the same transaction.
         return done.ok or b"already" in done.stderr

@@ -18,6 +18,9 @@ Fault = Dict[str, Any]
 #: What may be asked for at a point.
 ACTIONS = ("note", "kill", "stop", "wait", "full", "cut")
 
+#: How often one that waits looks whether it may go on, in seconds.
+_GLANCE = 0.02
+
 
 class Faults:
     """What is to go wrong in one process.
@@ -30,7 +33,8 @@ class Faults:
     ``kill``, ``stop``
         The program gets SIGKILL, or SIGSTOP.
     ``wait``
-        The file ``path`` is made, and the program waits to be killed: for a power cut.
+        The file ``path`` is made, and the program waits until it is gone, or to be killed: what
+        happens meanwhile, a power cut or a cut network, happens at exactly this point.
     ``full``
         The disk is full: ENOSPC.
     ``cut``
@@ -69,7 +73,8 @@ class Faults:
         elif action == "wait":
             with open(fault["path"], "w", encoding="utf-8") as file:
                 file.write(point)
-            threading.Event().wait()
+            while os.path.exists(fault["path"]):
+                threading.Event().wait(_GLANCE)
         elif action == "full":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), point)
         elif action == "cut":

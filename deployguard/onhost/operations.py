@@ -10,6 +10,10 @@ Every undo can be repeated, and is when a restore begins anew: a reboot has stop
 attempt started, and a swap that only works the second time must not happen under a running service.
 The undo of a plan's task may not bear that; its operation says ``undo_once``.
 
+What stops the new service is undone even where its start was not begun, as ``undo_always`` says of
+that operation: after a power cut the boot may have started the service, with the new tree or half
+of it, and a swap back under a running program changes what stands there and not what runs.
+
 Actions:
 
 ``run``
@@ -102,10 +106,16 @@ class Executor:
     def undo(self, procedure: Sequence[Operation]) -> List[Dict[str, str]]:
         """Undo, last first, every operation that was begun; the failures are returned.
 
+        Of a component that was touched, what says ``undo_always`` is undone as well.
+
         A step that fails does not keep the others from being undone. A second call undoes all of it
         again, but for what says ``undo_once`` and is undone.
         """
         begun = {record["operation"]: record["facts"] for record in self._journal.all("intent")}
+        touched = {procedure[index]["component"] for index in begun}
+        for index, operation in enumerate(procedure):
+            if operation.get("undo_always") and operation["component"] in touched:
+                begun.setdefault(index, {})
         undone = {record["operation"] for record in self._journal.all("undone")}
         failures: List[Dict[str, str]] = []
         for index in sorted(begun, reverse=True):

@@ -22,7 +22,7 @@ import threading
 import traceback
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
-from deployguard.onhost import frames, machine, unattended
+from deployguard.onhost import frames, machine, settlement, unattended
 from deployguard.onhost.facts import facts
 from deployguard.onhost.operations import OperationFailed
 from deployguard.onhost.participant import Participant, RequestError
@@ -39,6 +39,9 @@ _ROOM = 4096
 
 #: Where a transaction ends by itself when its controller is silent for longer than the lease.
 _ON_LEASE = (machine.UNTOUCHED - {machine.IDLE}) | machine.LEASED
+
+#: Where the program waits for its controller, however long that is silent: it has voted.
+_WAITING = frozenset({machine.PREPARED})
 
 Frame = Tuple[bytes, bytes]
 
@@ -59,6 +62,7 @@ class Server:
         self._state = state
         self._request: Any = None
         self._alone = False
+        self._beaten = False
         self.last_beat = self._renewed = system.monotonic()
         self.participant = self._participant()
 
@@ -92,7 +96,9 @@ class Server:
 
     def _lease_over(self) -> bool:
         mine = self.participant
-        if mine.state not in _ON_LEASE:
+        # Nothing is left to do in any other state, and no end of the input is to be expected of a
+        # network that was cut. Only who beats at all is missed when the beats stay away.
+        if mine.state not in _ON_LEASE and (mine.state in _WAITING or not self._beaten):
             return False
         return self._system.monotonic() >= self.last_beat + mine.lease
 
@@ -104,6 +110,7 @@ class Server:
                     break
                 self._heard()
                 if frame == _BEAT:
+                    self._beaten = True
                     continue
                 if frame == _HAND_OVER:
                     self.participant.hand_over()
@@ -306,7 +313,9 @@ def main(stdin_fd: int, stdout_fd: int, state_directory: str) -> int:
     atexit.register(gc.freeze)  # nor is there a point in collecting all of it at the end
     state = State(state_directory)
     state.ensure()
-    server = Server(stdin_fd, stdout_fd, state, System())
+    system = System()
+    settlement.sweep(state, system)
+    server = Server(stdin_fd, stdout_fd, state, system)
     server.serve()
     server.alone()
     return 0

@@ -91,6 +91,22 @@ def bury(state: State, identifier: str, system: System) -> bool:
         os.close(alive)
 
 
+def sweep(state: State, system: System) -> None:
+    """Give up the locks of transactions that died before their first record.
+
+    No journal tells of them, so nobody can be asked to recover them.
+    """
+    for holder in locks.held(state):
+        identifier = str(holder["transaction"])
+        try:
+            path = os.path.join(state.transaction(identifier), "journal")
+            began = Journal(path, system.now).state != machine.IDLE
+        except JournalDamaged:
+            began = True
+        if not began and bury(state, identifier, system):
+            locks.release(state, str(holder["path"]), identifier)
+
+
 def forget(state: State, system: System) -> None:
     """Remove the folders of the oldest transactions that have ended, evidence included."""
     for identifier in state.transactions()[:-KEPT_TRANSACTIONS]:
@@ -100,7 +116,8 @@ def forget(state: State, system: System) -> None:
             continue
         try:
             journal = Journal(os.path.join(folder, "journal"), system.now)
-            over = journal.last("settled") is not None or journal.state == machine.ABORTED
+            done = journal.state in (machine.ABORTED, machine.IDLE)
+            over = done or journal.last("settled") is not None
         except JournalDamaged:
             over = False
         finally:

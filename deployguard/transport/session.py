@@ -126,15 +126,20 @@ class Session:
             self._send(frames.encode({"verb": "hand_over"}), _deadline(_FAREWELL), "a farewell")
 
     def keep_alive(self, interval: float) -> None:
-        """Beat every ``interval`` seconds in the background until the session is closed."""
+        """Beat now, and every ``interval`` seconds in the background until the session is closed.
+
+        A program that has heard one beat knows that silence means something.
+        """
         if self._beating is not None:
             self._beating.set()
         stop = self._beating = threading.Event()
 
         def run() -> None:
             with contextlib.suppress(HostFailure):  # Whoever is in a request is told of it.
-                while not stop.wait(interval) and not self._closed:
+                while not self._closed:
                     self.beat()
+                    if stop.wait(interval):
+                        break
 
         threading.Thread(target=run, name=f"deployguard-{self.host}-beat", daemon=True).start()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from deployguard.onhost import deadman, lease, unattended
+from deployguard.onhost.places import State
 from deployguard.onhost.system import System
 from tests.onhost.wire import Program, RealBench, deadman_lives, eventually
 
@@ -171,3 +172,14 @@ def test_unit_words() -> None:
 def test_a_transaction_that_is_not_there(tmp_path: Path) -> None:
     """Somebody cleared it away: nothing to do, and that is a good end."""
     assert unattended.main(str(tmp_path), "t1") == 0
+
+
+def test_the_command_survives_a_daemon_reload(tmp_path: Path) -> None:
+    """systemd reads a transient unit back from its file, where some characters come back changed.
+
+    A semicolon does; the dead-man then ends with a syntax error, five times, and is given up.
+    """
+    state = State(str(tmp_path))
+    man = deadman.Deadman(state, state.transaction("t1"), System())
+    assert not set(" ".join(man._command())) & set(';$%\\"')
+    compile(deadman._START, "dead-man", "eval")

@@ -8,9 +8,10 @@ from typing import List
 
 import pytest
 
-from deployguard.onhost import locks
+from deployguard.onhost import locks, settlement
 from deployguard.onhost.participant import Participant, RequestError
-from deployguard.onhost.places import read_json
+from deployguard.onhost.places import read_json, write_json
+from deployguard.onhost.system import System
 from tests.onhost.bench import Bench, claim, die
 
 
@@ -161,3 +162,21 @@ def test_only_the_holder_gives_a_lock_up(tmp_path: Path) -> None:
     locks.release(bench.state, "/srv/a", "first")
     assert not os.path.exists(bench.state.lock("/srv/a"))
     first.close()
+
+
+def test_who_died_before_its_first_record_loses_its_lock_to_whoever_comes(tmp_path: Path) -> None:
+    """No journal tells of it, so nobody could recover it; one that began keeps its lock."""
+    bench = Bench(str(tmp_path))
+    begun = _begin(bench, "t1", ["/srv/one"])
+    folder = bench.state.transaction("t2")
+    os.mkdir(folder)
+    write_json(bench.state.lock("/srv/two"), {"transaction": "t2", "path": "/srv/two"})
+    alive = locks.keep_alive(folder)
+    settlement.sweep(bench.state, System())
+    assert [lock["path"] for lock in locks.held(bench.state)] == ["/srv/one", "/srv/two"]
+    assert alive is not None
+    os.close(alive)
+    begun.close()
+    settlement.sweep(bench.state, System())
+    assert [lock["path"] for lock in locks.held(bench.state)] == ["/srv/one"]
+    assert not os.path.exists(folder)

@@ -260,3 +260,20 @@ def test_timeout_uses_the_kill_and_tries_again(tmp_path: Path) -> None:
     action = {"act": "run", "argv": hangs, "timeout": 0.3, "on_timeout": ["touch", str(flag)]}
     _executor(tmp_path).do([_op("stop", [action], [])])
     assert flag.exists()
+
+
+def test_what_a_boot_may_have_started_is_stopped_first(tmp_path: Path) -> None:
+    """`undo_always`: undone though not begun, and first, once its component was touched."""
+    log = tmp_path / "log"
+
+    def note(word: str) -> List[Dict[str, Any]]:
+        argv = ["sh", "-c", "echo %s >> %s" % (word, log)]
+        return [{"act": "run", "argv": argv, "timeout": 10.0}]
+
+    swap, start = _op("swap", [], note("back")), _op("start", [], note("stop"))
+    other = dict(_op("other", [], note("nobody")), component="d", undo_always=True)
+    executor = _executor(tmp_path)
+    executor.do([swap])
+    procedure = [swap, dict(start, undo_always=True), _op("late", [], note("late")), other]
+    assert executor.undo(procedure) == []
+    assert log.read_text().split() == ["stop", "back"]

@@ -327,6 +327,17 @@ def test_a_silent_controller_is_a_dead_one(bench: RealBench, step: str) -> None:
     program.close()
 
 
+def test_nothing_stays_behind_a_cut_network(bench: RealBench) -> None:
+    """Where nothing is left to do, a controller that used to beat and is silent is gone."""
+    program = InProcess(bench)
+    program.beat()
+    deploy = bench.over(program, "v2").to("commit")
+    program.clock.time += bench.lease
+    program.ended()
+    assert deploy.journal().state == "committed" and bench.served == "v2"
+    program.close()
+
+
 def test_nobody_is_hurried_after_the_vote(bench: RealBench) -> None:
     """A host that has voted waits, however long the controller is silent."""
     program = InProcess(bench)
