@@ -1,0 +1,68 @@
+"""Crash at every point: the controller, the host program, the network, the power.
+
+In the end each host is wholly old or wholly new, by hash, mode, owner, mtime and link target; all
+hosts of the transaction agree; the service is up and serves that version; and no lock, timer, unit,
+process or staged tree is left. The full matrix is all points with all four faults in both layouts
+on one host; on three hosts, all points of the controller and the states of the host in the middle,
+the layouts taking turns. Which points there are, and which of them are one, see ``matrix.py``.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.crash import matrix
+from tests.crash.ground import LAYOUTS
+from tests.crash.matrix import Case, Grounds
+
+pytestmark = pytest.mark.fleet
+
+FEW = (
+    Case("releases", 1, "good", "host", "before begun", "power"),
+    Case("releases", 1, "good", "host", "before done backend:tree", "power"),
+    Case("releases", 1, "bad", "host", "after restoring", "program"),
+    Case("releases", 1, "good", "host", "after prepared", "network"),
+    Case("releases", 1, "good", "host", "after switched", "controller"),
+    Case("in_place", 1, "good", "host", "after settled", "network"),
+    Case("in_place", 1, "good", "host", "before done backend:keep", "program"),
+    Case("in_place", 1, "good", "host", "before settled", "power"),
+    Case("in_place", 1, "bad", "host", "before undone backend:tree", "power"),
+    Case("in_place", 1, "good", "controller", "before decide", "controller"),
+    Case("releases", 3, "good", "controller", "before commit HOST", "controller"),
+    Case("releases", 3, "good", "host", "after prepared", "power"),
+)
+
+
+def test_a_few_crashes(grounds: Grounds, capsys: pytest.CaptureFixture[str]) -> None:
+    """A dozen of the matrix, each of which was a violation once or is the likeliest to become one.
+
+    The network of a host is cut at the vote; a power cut strikes between swap and start.
+    """
+    for layout in LAYOUTS:
+        for _ in range(3):
+            grounds.add(layout, 1)
+    grounds.add("releases", 3)
+    grounds.set_up()
+    _judge(grounds.play(FEW), capsys, at_least=len(FEW))
+
+
+@pytest.mark.slow
+def test_crash_at_every_point(grounds: Grounds, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole matrix, without a single violation."""
+    for layout in LAYOUTS:
+        for _ in range(9):
+            grounds.add(layout, 1)
+        for _ in range(2):
+            grounds.add(layout, 3)
+    grounds.set_up()
+    points = grounds.points()
+    cases = matrix.shuffled([*matrix.one_host(points), *matrix.three_hosts(points)], seed=1)
+    _judge(grounds.play(cases), capsys, at_least=400)
+
+
+def _judge(tally: matrix.Tally, capsys: pytest.CaptureFixture[str], at_least: int) -> None:
+    with capsys.disabled():
+        print(f"\ncrash matrix: {tally}")
+    assert not tally.violations, "\n".join(tally.violations)
+    assert not tally.missed, "\n".join(tally.missed)
+    assert tally.count >= at_least
