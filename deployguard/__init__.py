@@ -8,10 +8,23 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from deployguard.api import apply, load, preview, recover, rollback
+    from deployguard.drills.drill import drill
+    from deployguard.drills.report import DrillReport
     from deployguard.plan.model import Plan
     from deployguard.rollout.outcome import Outcome
 
-__all__ = ["Outcome", "Plan", "__version__", "apply", "load", "preview", "recover", "rollback"]
+__all__ = [
+    "DrillReport",
+    "Outcome",
+    "Plan",
+    "__version__",
+    "apply",
+    "drill",
+    "load",
+    "preview",
+    "recover",
+    "rollback",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,6 +33,14 @@ def __getattr__(name: str) -> Any:
         from deployguard import api
 
         return getattr(api, name)
+    if name == "drill":
+        from deployguard.drills.drill import drill
+
+        return drill
+    if name == "DrillReport":
+        from deployguard.drills.report import DrillReport
+
+        return DrillReport
     if name == "Plan":
         from deployguard.plan.model import Plan
 

@@ -29,6 +29,7 @@ _CONNECTION = {
     "identity_file": ("ansible_ssh_private_key_file", "ansible_private_key_file"),
     "become": ("ansible_become",),
     "python": ("ansible_python_interpreter",),
+    "drill": ("deployguard_drill",),
 }
 _SSH_ONLY = ("port", "user", "identity_file", "address")
 _SSH = frozenset(("ssh", "smart", "paramiko", "paramiko_ssh", "ansible.builtin.ssh"))
@@ -193,7 +194,11 @@ class _Ansible:
         if named:
             items = [Node(place, group) for group in named]
             fields["groups"] = Entry(place, Node(place, items))
-        free = {key: entry for key, entry in variables.items() if not key.startswith("ansible_")}
+        free = {
+            key: entry
+            for key, entry in variables.items()
+            if not key.startswith("ansible_") and key not in _CONNECTION["drill"]
+        }
         if free:
             fields["vars"] = Entry(place, Node(place, free))
         return Node(place, fields)

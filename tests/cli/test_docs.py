@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deployguard.cli.reference import pages
+from deployguard.drills.report import DrillReport, HostDrilled, ScenarioDrilled
 from deployguard.errors import Mistake
 from deployguard.rollout.outcome import PHASES, Event, Finding, HostOutcome, Outcome
 from deployguard.rollout.preview import ComponentPreview, HostPreview, Preview
@@ -26,7 +27,19 @@ def test_generated_pages_are_current(name: str) -> None:
 
 @pytest.mark.parametrize(
     "record",
-    [Event, Outcome, HostOutcome, Finding, Preview, HostPreview, ComponentPreview, Mistake],
+    [
+        Event,
+        Outcome,
+        HostOutcome,
+        Finding,
+        Preview,
+        HostPreview,
+        ComponentPreview,
+        Mistake,
+        DrillReport,
+        ScenarioDrilled,
+        HostDrilled,
+    ],
 )
 def test_every_json_field_is_documented(record: type) -> None:
     """What a line of ``--json`` holds is in docs/cli.md."""

@@ -82,6 +82,13 @@ def test_passwords_stay_out(folder: Path) -> None:
     assert "hunter2" not in repr(_load(folder, ANSIBLE))
 
 
+def test_hosts_to_practise_on(folder: Path) -> None:
+    """`deployguard_drill` marks a host, or a group of them, in an inventory that Ansible reads."""
+    text = "lab: {vars: {deployguard_drill: true}, hosts: {a: , b: {deployguard_drill: false}}}\n"
+    hosts = _load(folder, text).hosts
+    assert (hosts["a"].drill, hosts["b"].drill, hosts["a"].vars) == (True, False, {})
+
+
 def test_own_form(folder: Path) -> None:
     """A file with the same mapping as inline, with or without the key around it."""
     text = "web1: {address: a.example.com, groups: [web]}\nweb2:\n"

@@ -1,0 +1,1 @@
+"""The drill's scenarios and its verdict; whole drills are in tests/cli and tests/scenarios."""
