@@ -204,7 +204,7 @@ class Grounds:
 
     def set_up(self) -> None:
         """v1 on all hosts."""
-        _in_threads([ground.set_up for ground in self.grounds])
+        in_threads([ground.set_up for ground in self.grounds])
 
     def points(self) -> dict[tuple[str, str], dict[str, list[str]]]:
         """By layout and release: the points of a host and those of the controller."""
@@ -260,7 +260,7 @@ class Grounds:
                         tally.ends[end or "violation"] += 1
                     say(f"{case}: {trouble or end or 'missed'}, {time.monotonic() - start:.1f} s")
 
-        _in_threads([partial(work, ground) for ground in self.grounds])
+        in_threads([partial(work, ground) for ground in self.grounds])
         tally.seconds = time.monotonic() - began
         return tally
 
@@ -290,7 +290,8 @@ def _play_safely(ground: Ground, case: Case) -> tuple[str, str]:
     return "", trouble
 
 
-def _in_threads(works: Sequence[Callable[[], object]]) -> None:
+def in_threads(works: Sequence[Callable[[], object]]) -> None:
+    """Run all at once; the first error is raised when all have ended."""
     errors: list[BaseException] = []
 
     def run(work: Callable[[], object]) -> None:
