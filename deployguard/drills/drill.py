@@ -16,11 +16,12 @@ from deployguard import api
 from deployguard.drills.deploys import Deployed, deploy
 from deployguard.drills.hosts import Reader, Reading
 from deployguard.drills.judging import Ends, judged
+from deployguard.drills.readiness import refuse_unmarked, refuse_unready, version_live
 from deployguard.drills.report import DrillReport, ScenarioDrilled
 from deployguard.drills.scenarios import Scenario, chosen
-from deployguard.errors import DeployguardError, ExitCode, Refused, UsageError
+from deployguard.errors import DeployguardError, ExitCode
 from deployguard.plan.model import Plan
-from deployguard.plan.order import batches, components_on, hosts_in_order
+from deployguard.plan.order import batches, components_on
 from deployguard.report.redaction import Redaction
 
 __all__ = ["Drill", "Listener", "Step", "drill", "prepare"]
@@ -78,13 +79,7 @@ def prepare(
     and :class:`UsageError` where there are no two versions.
     """
     scenarios = chosen(only)
-    names = hosts_in_order(plan)
-    unmarked = [name for name in names if not plan.hosts[name].drill]
-    if unmarked:
-        raise Refused(
-            f"not marked `drill: true`: {', '.join(unmarked)}; nothing was touched",
-            hint="a drill breaks deploys on purpose: mark hosts that may be used for that",
-        )
+    refuse_unmarked(plan)
     variables = dict(variables or {})
 
     def plan_of(version: str) -> Plan:
@@ -94,64 +89,9 @@ def prepare(
 
     reader = Reader(plan, api.connect, plan_of)
     before = reader.read()
-    old = _version_live(plan, before)
-    _refuse_unready(before)
-    shown = api.preview(plan)
-    refusals = [f"{host.host}: {host.error}" for host in shown.hosts if host.error]
-    refusals += [f"{h.host}: {words}" for h in shown.hosts for _, ok, words in h.guards if not ok]
-    if refusals:
-        raise Refused("\n".join(refusals), hint="nothing was touched; `deployguard plan PLAN`")
+    old = version_live(plan, before)
+    refuse_unready(before, api.preview(plan))
     return Drill(plan, old, scenarios, before, reader, variables)
-
-
-def _version_live(plan: Plan, before: Mapping[str, Reading]) -> str:
-    """The one version that is live everywhere. Raises :class:`Refused`, :class:`UsageError`."""
-    lost = [f"{name}: {reading.error}" for name, reading in before.items() if reading.error]
-    if lost:
-        hint = next(reading.hint for reading in before.values() if reading.error)
-        raise Refused("\n".join([*lost, "nothing was touched"]), hint=hint)
-    found: dict[str | None, list[str]] = {}
-    for name, reading in before.items():
-        for part, version in (reading.versions or {}).items():
-            found.setdefault(version, []).append(f"{name} {part}")
-    if None in found or not found:
-        where = ", ".join(found.get(None, [])) or "any host"
-        raise UsageError(
-            f"nothing is live yet on {where}; a drill goes from one version to the next",
-            hint="deploy the version before this one first: "
-            "`deployguard apply PLAN --release VERSION`",
-        )
-    if len(found) > 1:
-        words = "; ".join(f"{version} on {', '.join(on)}" for version, on in found.items())
-        raise UsageError(
-            f"not all hosts are at one version: {words}",
-            hint="deploy one version to all of them first: `deployguard apply PLAN`",
-        )
-    old = str(next(iter(found)))
-    if old == plan.version:
-        raise UsageError(
-            f"{old} is live already; a drill goes from one version to the next",
-            hint="name another: `deployguard drill PLAN --release VERSION`",
-        )
-    return old
-
-
-def _refuse_unready(before: Mapping[str, Reading]) -> None:
-    """A drill that begins with trouble would find it at every scenario."""
-    unfinished = [f"{r.host}: {words}" for r in before.values() for words in r.unfinished]
-    if unfinished:
-        raise Refused("\n".join(unfinished), hint="run `deployguard recover PLAN` first")
-    trouble = [
-        f"{reading.host}: {words}"
-        for reading in before.values()
-        for words in (*reading.differences, *reading.sick)
-    ]
-    if trouble:
-        raise Refused(
-            "\n".join([*trouble, "nothing was touched"]),
-            hint="a drill begins with hosts that are healthy and unchanged: "
-            "`deployguard status PLAN --verify`",
-        )
 
 
 class Drill:
@@ -259,7 +199,7 @@ class Drill:
             ends,
             self._before,
             self._fresh(readings),
-            self._transaction(began),
+            *self._transaction(began),
         )
         result = replace(
             result,
@@ -323,13 +263,13 @@ class Drill:
             for name, reading in readings.items()
         }
 
-    def _transaction(self, began: float) -> str:
-        """The transaction of the deploy, as this machine remembers it."""
+    def _transaction(self, began: float) -> tuple[str, str | None]:
+        """The transaction of the deploy and its decision, as this machine remembers them."""
         at = time.time() - (time.monotonic() - began)
         for row in api.history(limit=_REMEMBERED):
             if row["plan"] == self.plan.name and float(row["started_at"]) >= at:
-                return str(row["id"])
-        return ""
+                return str(row["id"]), api.transaction(row["id"])["decision"]
+        return "", None
 
     def _bring_back(
         self, scenario: Scenario, result: ScenarioDrilled, readings: Mapping[str, Reading]

@@ -36,12 +36,16 @@ def judged(
     before: Mapping[str, Reading],
     after: Mapping[str, Reading],
     transaction: str,
+    decision: str | None,
 ) -> ScenarioDrilled:
-    """One scenario, from the readings of all hosts before it and after the recovery."""
+    """One scenario, from the readings of all hosts before it and after the recovery.
+
+    ``decision`` is the one on record here, ``commit`` or ``abort``.
+    """
     hosts = tuple(
         _host(reading, before[name], plan.version, ends[name]) for name, reading in after.items()
     )
-    problems = list(_of_all(scenario, plan, deployed, hosts))
+    problems = list(_of_all(scenario, plan, deployed, hosts, decision))
     kept = not problems and not any(host.problems for host in hosts)
     return ScenarioDrilled(
         scenario=scenario.name,
@@ -107,14 +111,23 @@ def _files_changed(before: Reading, after: Reading) -> list[str]:
 
 
 def _of_all(
-    scenario: Scenario, plan: Plan, deployed: Deployed, hosts: tuple[HostDrilled, ...]
+    scenario: Scenario,
+    plan: Plan,
+    deployed: Deployed,
+    hosts: tuple[HostDrilled, ...],
+    decision: str | None,
 ) -> list[str]:
     found = []
     ends = {host.ended for host in hosts}
     together = plan.max_fail_percentage == 0 and plan.on_failure != "restore_batch"
     if together and {"old", "new"} <= ends:
         found.append("the hosts do not agree")
-    if scenario.unhealthy and any(host.ended == "new" for host in hosts) and together:
+    against = {"commit": "old", "abort": "new"}.get(decision or "")
+    if together and against in ends:
+        found.append(
+            f"the decision on record is {decision}, and a host is on the {against} version"
+        )
+    if scenario.unhealthy and "new" in ends and together:
         found.append("a version that was not healthy was committed")
     if deployed.code in _NO_DEPLOY:
         words = deployed.error or str(deployed.outcome.get("summary", "")) or deployed.words[-400:]

@@ -120,7 +120,7 @@ def test_one_that_commits_and_some_that_do_not(deployguard: Run, drilled: Site) 
     assert all(line["kept"] and line["happened"] for line in lines)
     assert all(line["verified"] and line["healthy"] and not line["left"] for line in lines)
     # Within its lease, and not before it was over.
-    assert 5 <= lines[1]["seconds"] < 15 and 5 <= lines[3]["seconds"] < 15
+    assert 5 <= lines[1]["seconds"] < 30 and 5 <= lines[3]["seconds"] < 30
     assert (last["type"], last["exit_code"], last["not_run"]) == ("drill", 0, [])
     assert "all 5 scenarios kept the promise" in ran.err
     status = deployguard("status", drilled.plan, "--verify", "--json")
@@ -187,7 +187,7 @@ def test_interrupted(deployguard: Run, drilled: Site) -> None:
             process.send_signal(signal.SIGINT)
             break
     text = "".join(seen) + process.stderr.read()
-    assert process.wait(timeout=60) == 7, text
+    assert process.wait(timeout=120) == 7, text
     assert "rolling here back to v1" in text
     status = deployguard("status", drilled.plan, "--verify", "--json")
     assert status.code == 0, status.err
@@ -202,7 +202,7 @@ def test_a_terminal_is_asked(drilled: Site, answer: str, code: int) -> None:
     process = started(drilled, "--only", "bad-health", stdin=terminal)
     os.close(terminal)
     os.write(controller, f"{answer}\n".encode())
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
     os.close(controller)
     assert process.returncode == code, said
     assert said.index("it takes about") < said.index("Begin?")

@@ -47,6 +47,7 @@ def verdict(
     web2: Reading,
     deployed: Deployed = KILLED,
     only: str = "controller-killed-after-vote",
+    decision: str | None = None,
     **options: Any,
 ) -> ScenarioDrilled:
     """The verdict after a drill that began with v1."""
@@ -54,7 +55,8 @@ def verdict(
     before = {name: reading(name) for name in HOSTS}
     ends: Any = dict.fromkeys(HOSTS, ("host", 6.0))
     after = {"web1": web1, "web2": web2}
-    return judged(scenario, plan(**options), "web2", deployed, ends, before, after, "t1")
+    shop = plan(**options)
+    return judged(scenario, shop, "web2", deployed, ends, before, after, "t1", decision)
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
@@ -94,6 +96,14 @@ def test_hosts_that_do_not_agree() -> None:
     """Each is whole, and the promise is broken all the same."""
     found = verdict(reading("web1"), reading("web2", "v2"))
     assert found.problems == ("the hosts do not agree",)
+
+
+@pytest.mark.parametrize(("decision", "version"), [("commit", "v1"), ("abort", "v2")])
+def test_a_decision_that_was_not_carried_out(decision: str, version: str) -> None:
+    """All hosts agree, on what was not decided."""
+    found = verdict(reading("web1", version), reading("web2", version), decision=decision)
+    (problem,) = found.problems
+    assert problem.startswith(f"the decision on record is {decision}")
 
 
 @pytest.mark.parametrize("options", [{"max_fail_percentage": 50}, {"on_failure": "restore_batch"}])
