@@ -234,16 +234,19 @@ def _shown(argv: Sequence[str]) -> str:
     return " ".join(argv)
 
 
-def _identity(path: str) -> Optional[List[int]]:
-    """Device and inode, which a rename keeps; ``None`` where nothing stands."""
+def _identity(path: str) -> Optional[int]:
+    """The inode, which a rename keeps; ``None`` where nothing stands.
+
+    Not the device: a disk may have another number after a reboot, and what is compared stands on
+    one file system, or it could not have been renamed.
+    """
     try:
-        info = os.lstat(path)
+        return os.lstat(path).st_ino
     except FileNotFoundError:
         return None
-    return [info.st_dev, info.st_ino]
 
 
-def swap_back(live: str, beside: str, before: Sequence[Optional[List[int]]]) -> None:
+def swap_back(live: str, beside: str, before: Sequence[Optional[int]]) -> None:
     """Undo a swap if it happened, told by the inodes recorded before it.
 
     Raises :class:`ActionError` when neither order is found: somebody else moved the paths.
@@ -301,7 +304,7 @@ def carry(
     target: str,
     patterns: Sequence[str],
     times: Dict[str, List[int]],
-    originals: Optional[Dict[str, Optional[List[int]]]] = None,
+    originals: Optional[Dict[str, Optional[int]]] = None,
 ) -> List[str]:
     """Move what belongs to the host from one tree to the other, by rename.
 
