@@ -41,6 +41,9 @@ class Journal:
         point = "%s %s" % (kind, fields["id"]) if "id" in fields else kind
         self._reach("before " + point)
         record = dict(fields, kind=kind, seq=len(self.records), at=round(self._clock(), 6))
+        if self._unsynced:
+            # All of them or none: a reader has to know which stand or fall together.
+            record["first"] = record["seq"] - len(self._unsynced)
         self._unsynced.append(encode(record))
         self.records.append(record)
         if sync:

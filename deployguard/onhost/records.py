@@ -1,8 +1,9 @@
 """Journal records: one JSON object a line, each line with a checksum of its own.
 
 A line is ``CRC32 JSON``, the checksum in eight hex digits over the bytes of the JSON. A crash may
-leave the last line torn; :func:`parse` drops a torn tail and refuses damage anywhere before it,
-because a record in the middle that cannot be read may be the one that matters.
+leave the last write torn, in any of its parts; :func:`parse` drops a torn tail and refuses damage
+anywhere before it, because a record in the middle that cannot be read may be the one that matters.
+A record that was written together with earlier ones names the first of them: ``first``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def parse(data: bytes) -> Tuple[List[Record], int]:
     """All whole records, and how many bytes of ``data`` they fill.
 
     What stands after the last whole record is a torn tail and is to be cut off before anything is
-    appended. Raises :class:`JournalDamaged` if a damaged line is followed by a whole one.
+    appended. Raises :class:`JournalDamaged` if a damaged line is followed by a whole one of a later
+    write.
     """
     records: List[Record] = []
     good = 0
@@ -43,6 +45,10 @@ def parse(data: bytes) -> Tuple[List[Record], int]:
             if damaged_at < 0:
                 damaged_at = len(records)
         elif damaged_at >= 0:
+            if record.get("first", damaged_at + 1) <= damaged_at:
+                # Of one write with what is damaged, which a power cut left half done.
+                start = end + 1
+                continue
             raise JournalDamaged("record %d does not match its checksum" % (damaged_at + 1))
         else:
             records.append(record)

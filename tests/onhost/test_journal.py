@@ -55,6 +55,27 @@ def test_damage_before_the_end_is_refused(
         records.parse(b"".join(bytes(line) for line in lines))
 
 
+def test_one_write_is_torn_anywhere(tmp_path: Path) -> None:
+    """Of records that are written together a power cut may leave the later; none of them counts."""
+    path = tmp_path / "journal"
+    journal = Journal(str(path), _clock)
+    journal.enter(machine.BEGIN, "begun")
+    journal.append("note", sync=False)
+    journal.append("note", sync=False)
+    journal.append("intent")
+    journal.close()
+    lines = path.read_bytes().splitlines(keepends=True)
+    for lost in (1, 2):
+        torn = lines[:lost] + [b"\0" * len(lines[lost][:-1]) + b"\n"] + lines[lost + 1 :]
+        path.write_bytes(b"".join(torn))
+        kinds = [record["kind"] for record in Journal(str(path), _clock).records]
+        assert kinds == ["begun", "note"][:lost]
+    # What was written afterwards shows that the damage is a later one.
+    path.write_bytes(b"".join(torn) + records.encode({"kind": "note", "seq": 4}))
+    with pytest.raises(records.JournalDamaged):
+        Journal(str(path), _clock)
+
+
 def test_state_survives_reopening(tmp_path: Path) -> None:
     """A new process sees the state and the records of the old one."""
     journal = Journal(str(tmp_path / "journal"), _clock)
