@@ -143,6 +143,8 @@ def drop(state: State, folder: str, journal: Journal) -> None:
         for directory in reversed(made):
             _rmdir(directory)
     _clear(folder)
+    if staging is not None:
+        _make_sure(folder, staging)
     if begun is not None:
         for path in begun["paths"]:
             locks.release(state, path, begun["transaction"])
@@ -190,6 +192,7 @@ def keep(state: State, folder: str, journal: Journal) -> None:
         else:
             _unlink(placement["beside"])
     _clear(folder)
+    _make_sure(folder, staging)
     for path in begun["paths"]:
         locks.release(state, path, begun["transaction"])
 
@@ -238,9 +241,12 @@ def _record_live(
         "previous": previous[:retain],
     }
     # First the trees, then the record: after a crash in between, all of it is done again.
-    _prune_trees(record, previous[retain:])
+    pruned = _prune_trees(record, previous[retain:])
     _adopt_cache(folder, target, tree, directory, manifest)
-    durable.fsync_dir(directory)
+    if pruned:
+        durable.sync_trees([directory, *map(_nearest, pruned)])
+    else:
+        durable.fsync_dir(directory)
     write_json(os.path.join(directory, "record.json"), record)
 
 
@@ -261,11 +267,13 @@ def _was(old: Optional[Dict[str, Any]], root: str) -> Dict[str, Any]:
     return {"version": "adopted", "transaction": "", "committed_at": None}
 
 
-def _prune_trees(record: Dict[str, Any], gone: Sequence[Dict[str, Any]]) -> None:
+def _prune_trees(record: Dict[str, Any], gone: Sequence[Dict[str, Any]]) -> List[str]:
     stay = {record["tree"]} | {older["tree"] for older in record["previous"]}
-    for older in gone:
-        if older["tree"] not in stay and os.path.isdir(older["tree"]):
-            durable.remove_tree(older["tree"])
+    pruned = [older["tree"] for older in gone if older["tree"] not in stay]
+    for tree in pruned:
+        if os.path.isdir(tree):
+            durable.remove_tree(tree)
+    return pruned
 
 
 def _prune_manifests(state: State, path: str) -> None:
@@ -316,10 +324,31 @@ def _kept_file(file: Dict[str, Any]) -> Dict[str, Any]:
 
 def _clear(folder: str) -> None:
     durable.sweep(folder)
-    durable.release(os.path.join(folder, "reserve"))
+    _unlink(os.path.join(folder, "reserve"))
     blobs = os.path.join(folder, "blobs")
     if os.path.isdir(blobs):
         durable.remove_tree(blobs)
+
+
+def _make_sure(folder: str, staging: Dict[str, Any]) -> None:
+    """What was removed must not come back after the record by which nobody will look for it.
+
+    Some file systems (btrfs) sync the journal without the removals that went before.
+    """
+    removed = [placement["tree"] for placement in staging["placements"]]
+    removed += [file["beside"] for file in staging["files"]]
+    try:
+        durable.sync_trees([folder, *map(_nearest, removed)])
+    except OSError:
+        pass  # All that may be lost is that something is gone.
+
+
+def _nearest(path: str) -> str:
+    """The directory above ``path`` that is there."""
+    path = os.path.dirname(path)
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def _unlink(path: str) -> None:
