@@ -21,14 +21,15 @@ from collections.abc import Collection, Mapping
 from os import PathLike
 from typing import Any
 
-from deployguard.errors import PlanInvalid, UsageError, with_plan
+from deployguard.errors import JournalUnavailable, PlanInvalid, UsageError, with_plan
 from deployguard.plan.model import Host, Plan
 from deployguard.report import reporting
 from deployguard.report.redaction import CleanJournal, Redaction
 from deployguard.rollout import audit, deployment, inspection, recovery
 from deployguard.rollout.outcome import Listener, Outcome
 from deployguard.rollout.preview import Preview
-from deployguard.store.journal import SqliteJournal
+from deployguard.store.journal import Journal
+from deployguard.store.opening import open_journal
 from deployguard.transport import registry
 from deployguard.transport.session import Session
 
@@ -44,7 +45,7 @@ __all__ = [
     "transaction",
 ]
 
-Store = SqliteJournal
+Store = Journal
 
 
 def load(
@@ -126,7 +127,7 @@ def _transact(
 ) -> Outcome:
     redaction = Redaction(plan)
     listen = redaction.listener(listen)
-    journal = store or SqliteJournal()
+    journal = store or open_journal()
     with deployment.Run(
         plan,
         connect=connect,
@@ -156,11 +157,15 @@ def _transact(
             refused = deployment.usage_outcome(run, error)
             journal.end(run.context.transaction, redaction.outcome(refused).as_dict())
             raise
-    journal.owe(outcome.transaction, _owed(outcome))
     # From here on the deploy is over: what goes wrong with a report is a note in the outcome.
     outcome = forensics.seal(outcome)
     outcome = redaction.outcome(reporting.report(outcome, plan, journal, listen, redaction))
-    journal.end(outcome.transaction, outcome.as_dict())
+    try:
+        journal.owe(outcome.transaction, _owed(outcome))
+        journal.end(outcome.transaction, outcome.as_dict())
+    except JournalUnavailable as error:
+        errors = (*outcome.report_errors, error.message)
+        outcome = dataclasses.replace(outcome, report_errors=errors)
     return outcome
 
 
@@ -195,7 +200,7 @@ def recover(
     """
     redaction = Redaction(plan)
     listen = redaction.listener(listen)
-    journal = store or SqliteJournal()
+    journal = store or open_journal()
     clean = CleanJournal(journal, redaction)
     outcome = recovery.recover(plan, transaction, clean, connect, listen, force=force)
     if plan is not None:
@@ -214,7 +219,7 @@ def status(plan: Plan, *, verify: bool = False, store: Store | None = None) -> l
     differ from what was deployed, by component, and what transactions left behind.
     """
     rows = recovery.status(plan, connect)
-    debts = (store or SqliteJournal()).debts()
+    debts = (store or open_journal()).debts()
     rows = [{**row, "debts": [d for d in debts if d["host"] == row["host"]]} for row in rows]
     if verify:
         found = audit.verify(plan, connect)
@@ -224,7 +229,7 @@ def status(plan: Plan, *, verify: bool = False, store: Store | None = None) -> l
 
 def history(store: Store | None = None, limit: int = 20) -> list[dict[str, Any]]:
     """The newest transactions of this controller, newest first."""
-    return (store or SqliteJournal()).history(limit)
+    return (store or open_journal()).history(limit)
 
 
 def transaction(name: str, store: Store | None = None) -> dict[str, Any]:
@@ -234,7 +239,7 @@ def transaction(name: str, store: Store | None = None) -> dict[str, Any]:
     ``name`` is the id, or the beginning of one. Raises :class:`UsageError` when it is not the
     beginning of exactly one.
     """
-    journal = store or SqliteJournal()
+    journal = store or open_journal()
     found = journal.named(name) if name else []
     if len(found) > 1:
         more = "name more of it; it begins " + ", ".join(found)

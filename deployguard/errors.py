@@ -19,6 +19,7 @@ __all__ = [
     "HostFailure",
     "InternalError",
     "Interrupted",
+    "JournalUnavailable",
     "Locked",
     "Mistake",
     "PlanInvalid",
@@ -138,6 +139,10 @@ class DeployguardError(Exception):
 
 class InternalError(DeployguardError):
     """deployguard broke one of its own rules."""
+
+
+class JournalUnavailable(InternalError):
+    """The controller's journal cannot be read or written."""
 
 
 class UsageError(DeployguardError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shlex
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -24,6 +25,20 @@ def _set(field: str, value_of: Callable[[Any], Any] = lambda value: value) -> Ca
             setattr(ctx.ensure_object(Console), field, value_of(value))
 
     return callback
+
+
+def _journal(_: click.Context, __: click.Parameter, url: str | None) -> None:
+    """For whatever opens the journal in this process."""
+    if not url:
+        return
+    from deployguard.store.opening import VARIABLE
+
+    if ":" in url.partition("://")[2].rpartition("@")[0]:
+        raise click.BadParameter(
+            "a password here is for everybody to read in `ps`; use PGPASSWORD, ~/.pgpass or "
+            f"{VARIABLE}"
+        )
+    os.environ[VARIABLE] = url
 
 
 def common(command: Callable[..., int]) -> Callable[..., int]:
@@ -70,6 +85,13 @@ def common(command: Callable[..., int]) -> Callable[..., int]:
                 expose_value=False,
                 callback=_set("log_file"),
                 help="Append the log to FILE as JSON Lines.",
+            ),
+            click.option(
+                "--journal",
+                metavar="URL",
+                expose_value=False,
+                callback=_journal,
+                help="Share a journal: postgresql://USER@HOST/DATABASE, or DEPLOYGUARD_JOURNAL.",
             ),
             click.option(
                 "--debug",

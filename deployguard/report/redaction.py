@@ -15,7 +15,7 @@ from deployguard.evidence.redact import Redactor
 from deployguard.plan.model import Plan
 from deployguard.rollout.outcome import Event, Listener, Outcome
 from deployguard.secret import Secret
-from deployguard.store.journal import SqliteJournal
+from deployguard.store.journal import Journal
 
 __all__ = ["CleanJournal", "Redaction", "secrets_of"]
 
@@ -87,7 +87,7 @@ class Redaction:
 class CleanJournal:
     """The journal for those who end a transaction with what they were told, and redact nothing."""
 
-    def __init__(self, journal: SqliteJournal, redaction: Redaction) -> None:
+    def __init__(self, journal: Journal, redaction: Redaction) -> None:
         self._journal = journal
         self._redaction = redaction
         self.decide = journal.decide

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Iterable
@@ -25,7 +26,7 @@ from deployguard.report.redaction import Redaction
 from deployguard.rollout.member import Member
 from deployguard.rollout.outcome import Event, Finding, Listener, Outcome
 from deployguard.secret import Secret
-from deployguard.store.journal import SqliteJournal
+from deployguard.store.journal import Journal
 
 __all__ = ["Forensics", "deliver_pending", "report"]
 
@@ -138,11 +139,28 @@ def _metadata(outcome: Outcome, problems: list[str]) -> dict[str, Any]:
 def report(
     outcome: Outcome,
     plan: Plan,
-    journal: SqliteJournal,
+    journal: Journal,
     listen: Listener | None,
     redaction: Redaction,
 ) -> Outcome:
-    """File the incident of a failed deploy, and send what earlier runs could not."""
+    """File the incident of a failed deploy, and send what earlier runs could not.
+
+    Raises nothing: what goes wrong is in ``report_errors`` of the outcome that is returned.
+    """
+    try:
+        return _report(outcome, plan, journal, listen, redaction)
+    except (sqlite3.Error, OSError) as error:
+        words = f"reports cannot be kept in {journal.path}: {error}"
+        return dataclasses.replace(outcome, report_errors=(*outcome.report_errors, words))
+
+
+def _report(
+    outcome: Outcome,
+    plan: Plan,
+    journal: Journal,
+    listen: Listener | None,
+    redaction: Redaction,
+) -> Outcome:
     github = plan.rescue.incident.github
     key = f"incident/{outcome.transaction}"
     if not faults.reported():
@@ -161,7 +179,7 @@ def report(
 
 
 def deliver_pending(
-    outcome: Outcome, journal: SqliteJournal, *, listen: Listener | None = None, key: str = ""
+    outcome: Outcome, journal: Journal, *, listen: Listener | None = None, key: str = ""
 ) -> Outcome:
     """Try everything in the outbox once; the incident of this outcome is noted in it."""
     outbox = Outbox(journal.path, clock=time.time)

@@ -232,7 +232,10 @@ def _judge(run: Run, ending: fleet.Ending) -> Outcome:
             )
             return run.outcome(code, "interrupted", text)
         waiting = ", ".join(h.host for h in hosts if h.state == "prepared")
-        text = f"in doubt: {waiting} did not hear the decision. Run `{_with(run, 'recover')}`"
+        because = "".join(f"; {note}" for note in ending.notes)
+        text = (
+            f"in doubt: {waiting} did not hear the decision{because}. Run `{_with(run, 'recover')}`"
+        )
         return run.outcome(code, "interrupted", text)
     touched = [m.name for m in run.members if m.touched and m.state == "restored"]
     if not touched:

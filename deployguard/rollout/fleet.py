@@ -18,6 +18,7 @@ from deployguard.errors import (
     DeployguardError,
     HostFailure,
     Interrupted,
+    JournalUnavailable,
     Locked,
     Refused,
     UsageError,
@@ -65,6 +66,22 @@ def run(
     fleet = _Fleet(context, members, executor)
     ending = Ending(members)
     try:
+        _run(context, fleet, decisions, save, ending)
+    except _Undecided as doubt:
+        ending.notes.append(str(doubt))
+        hand_over(members)
+    return ending
+
+
+def _run(
+    context: Context,
+    fleet: _Fleet,
+    decisions: Decisions,
+    save: rescue.Save | None,
+    ending: Ending,
+) -> None:
+    members = fleet.members
+    try:
         fleet.connected()
         _stop_if_too_many(context, members)
         fleet.each(transaction.begin, fleet.able())
@@ -74,33 +91,32 @@ def run(
         if guards.nothing_to_do(fleet.able()) and len(fleet.able()) == len(members):
             ending.unchanged = True
             fleet.restore(fleet.able(), None)
-            return ending
+            return
         fleet.each(transaction.stage, fleet.able())
         _stop_if_too_many(context, members)
         _roll(context, fleet)
     except (Refused, Locked, UsageError) as refusal:
         ending.refusal = refusal
         fleet.restore(members, None)
-        return ending
+        return
     except Interrupted:
         # The hosts have been told already; what they do now they do alone.
         ending.interrupted = True
         _decide(context, decisions, "abort")
-        return ending
+        return
     except _Failed:
         _give_up(context, fleet, decisions, save)
-        return ending
+        return
     ready = [m for m in members if m.state == "prepared"]
     if not ready or _decide(context, decisions, "commit") != "commit":
         # The other record is that of a `recover` which thought that we were gone.
         _decide(context, decisions, "abort")
         fleet.restore(members, save)
-        return ending
+        return
     fleet.carry_out(transaction.commit, ready)
     # Hosts that failed within `max_fail_percentage` go back alone.
     fleet.restore([m for m in members if m not in ready and m.begun], save)
     ending.committed = all(m.state == "committed" for m in ready)
-    return ending
 
 
 def start_connecting(context: Context, members: list[Member], executor: Executor) -> None:
@@ -110,11 +126,25 @@ def start_connecting(context: Context, members: list[Member], executor: Executor
 
 
 def _decide(context: Context, decisions: Decisions, decision: str) -> str:
-    """The decision that stands, on disk."""
+    """The decision that stands, on disk.
+
+    Raises :class:`_Undecided` when it is not known whether a commit was recorded. An abort needs no
+    record: without one it is what everybody concludes.
+    """
     faults.reach("before decide")
-    standing = decisions.decide(context.transaction, decision)
+    try:
+        standing = decisions.decide(context.transaction, decision)
+    except JournalUnavailable as error:
+        context.record("report", "note", "", error.message)
+        if decision == "commit":
+            raise _Undecided(error.message) from error
+        standing = decision
     faults.reach("after decide")
     return standing
+
+
+class _Undecided(Exception):
+    """Every host that voted has to wait for somebody who can read the journal."""
 
 
 class _Failed(Exception):

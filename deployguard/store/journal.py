@@ -17,9 +17,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from deployguard.errors import InternalError
+from deployguard.errors import InternalError, JournalUnavailable
 
-__all__ = ["Journal", "SqliteJournal", "default_path"]
+__all__ = ["Journal", "SqliteJournal", "default_path", "private_file"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS transactions (
@@ -61,7 +61,14 @@ _PATIENCE = 10.0
 
 
 class Journal(Protocol):
-    """What the coordinator keeps. Every method is durable when it returns."""
+    """What the coordinator keeps. Every method is durable when it returns.
+
+    Each may be repeated, and raises :class:`~deployguard.errors.JournalUnavailable` when it is not
+    known whether it was done.
+    """
+
+    #: A file of this machine: reports wait in it until they are delivered.
+    path: Path
 
     def begin(self, transaction: Mapping[str, Any], hosts: list[str]) -> None:
         """Record that a transaction starts, before any host hears of it."""
@@ -107,6 +114,10 @@ class Journal(Protocol):
         """The ids that begin with ``prefix``, oldest first; alone the one that is exactly it."""
         ...
 
+    def close(self) -> None:
+        """Let go of the file or the connection."""
+        ...
+
 
 def default_path() -> Path:
     """``$DEPLOYGUARD_STATE/journal.db``, else below ``$XDG_STATE_HOME`` or ``~/.local/state``."""
@@ -115,6 +126,17 @@ def default_path() -> Path:
         return Path(given) / "journal.db"
     base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(base) / "deployguard" / "journal.db"
+
+
+def private_file(path: Path) -> None:
+    """Make sure of a file that is its owner's alone, for a database. Raises ``OSError``."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # SQLite would ask the umask; what it puts beside the file has the file's mode. One that is
+    # there is not opened here: to close it would drop the locks of this process.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o600)
 
 
 class _Turn:
@@ -133,23 +155,23 @@ class _Turn:
             raise _explained(self._path, error) from error
 
 
-def _explained(path: Path, error: sqlite3.Error | OSError) -> InternalError:
+def _explained(path: Path, error: sqlite3.Error | OSError) -> JournalUnavailable:
     """What is wrong with the file, and the mend. SQLite has codes for it since Python 3.11 only."""
     text = str(error)
     if "malformed" in text or "not a database" in text:
-        return InternalError(
+        return JournalUnavailable(
             f"the journal {path} is damaged: {text}",
             hint=f"move it and {path}-wal away, and a new one is made; the hosts know what they "
             "run, and `deployguard recover PLAN` asks them what is unfinished",
         )
     if "locked" in text or "busy" in text:
-        return InternalError(
+        return JournalUnavailable(
             f"another program has held the journal {path} for {_PATIENCE:.0f} s",
             hint=f"wait for it, or find it with `fuser {path}`",
         )
     if "full" in text:
-        return InternalError(f"no room for the journal {path}: {text}", hint="make room here")
-    return InternalError(
+        return JournalUnavailable(f"no room for the journal {path}: {text}", hint="make room here")
+    return JournalUnavailable(
         f"the journal {path} cannot be used: {text}",
         hint="make its folder writable, or name another one in DEPLOYGUARD_STATE",
     )
@@ -165,13 +187,7 @@ class SqliteJournal:
             self._open()
 
     def _open(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # SQLite would ask the umask; what it puts beside the file has the file's mode. One that is
-        # there is not opened here: to close it would drop the locks of this process.
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        if self.path.stat().st_mode & 0o077:
-            self.path.chmod(0o600)
+        private_file(self.path)
         self.connection = sqlite3.connect(
             self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
         )

@@ -1,0 +1,148 @@
+"""The journal that several controllers share, against a real server that goes and comes back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deployguard.errors import JournalUnavailable, UsageError
+from deployguard.store.journal import Journal
+from deployguard.store.opening import open_journal
+from deployguard.store.postgres import PostgresJournal
+from tests.cli.outcomes import rolled_back
+from tests.postgres import Postgres, a_server
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Postgres]:
+    """One server for this file."""
+    with a_server() as server:
+        yield server
+
+
+@pytest.fixture
+def server(cluster: Postgres) -> Postgres:
+    """It runs."""
+    if not cluster.running():
+        cluster.start()
+    return cluster
+
+
+@pytest.fixture
+def journal(server: Postgres) -> Iterator[Journal]:
+    """Empty, and one that does not wait for long."""
+    opened = PostgresJournal(server.url, patience=20.0)
+    opened._do("TRUNCATE deployguard_transactions CASCADE", ())
+    yield opened
+    opened.close()
+
+
+def begin(journal: Journal, name: str, at: float = 1.0, plan: str = "shop") -> None:
+    """A transaction that has begun."""
+    about = {"plan": plan, "version": "v2", "environment": "production"}
+    who = {"source": "plan.yaml", "owner": "ann@laptop"}
+    journal.begin({"id": name, "started_at": at, **about, **who}, ["web1", "web2"])
+
+
+def test_a_transaction_from_begin_to_end(journal: Journal) -> None:
+    """What one controller writes the other reads."""
+    begin(journal, "one")
+    begin(journal, "two", at=2.0, plan="wiki")
+    assert journal.unended("shop") == ["one"] and journal.unended("") == ["one", "two"]
+    assert journal.decision("one") is None
+    assert journal.decide("one", "abort") == "abort"
+    assert journal.decide("one", "commit") == "abort"
+    outcome = rolled_back().as_dict()
+    outcome["summary"] = "web1: a file named \0 and \udcff"
+    journal.end("one", outcome)
+    other = PostgresJournal(journal._url)  # type: ignore[attr-defined]
+    found = other.get("one")
+    assert found is not None and found["hosts"] == ["web1", "web2"]
+    assert found["exit_code"] == 3 and found["summary"] == "web1: a file named \\0 and \\udcff"
+    assert found["outcome"]["status"] == "rolled_back"
+    assert [row["id"] for row in other.history()] == ["two", "one"]
+    assert [row["id"] for row in other.history(1)] == ["two"]
+    assert [row["id"] for row in other.history(plan="shop")] == ["one"]
+    assert other.unended("shop") == [] and other.get("three") is None
+    assert other.named("o") == ["one"] and other.named("") == ["one", "two"]
+    other.close()
+
+
+def test_debts(journal: Journal) -> None:
+    """Kept until they are settled, the first reason stands."""
+    begin(journal, "one")
+    journal.owe("one", {"web1": "no route", "web2": "refused"})
+    journal.owe("one", {"web1": "another reason"})
+    assert [(d["host"], d["reason"]) for d in journal.debts()] == [
+        ("web1", "no route"),
+        ("web2", "refused"),
+    ]
+    journal.settled("one", ["web1", "web9"])
+    assert [debt["host"] for debt in journal.debts()] == ["web2"]
+
+
+def test_many_decide_at_once(journal: Journal, server: Postgres) -> None:
+    """One record stands; everybody is told that one."""
+    begin(journal, "one")
+    wishes = ["commit", "abort"] * 4
+    start, told = threading.Barrier(len(wishes)), []
+
+    def wish(decision: str) -> None:
+        mine = PostgresJournal(server.url)
+        start.wait()
+        told.append(mine.decide("one", decision))
+        mine.close()
+
+    threads = [threading.Thread(target=wish, args=(decision,)) for decision in wishes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(told) == len(wishes) and set(told) == {journal.decision("one")}
+
+
+def test_a_server_that_crashes_and_comes_back(journal: Journal, server: Postgres) -> None:
+    """A statement waits for it, and what was answered before the crash is still there."""
+    begin(journal, "one")
+    assert journal.decide("one", "commit") == "commit"
+    server.stop()
+    back = threading.Thread(target=server.start)
+    back.start()
+    assert journal.decide("one", "abort") == "commit"
+    back.join()
+
+
+def test_a_server_that_is_gone_for_good(server: Postgres) -> None:
+    """One error that says what to do; no hanging."""
+    journal = PostgresJournal(server.url, patience=0.3)
+    begin(journal, "gone")
+    server.stop()
+    with pytest.raises(JournalUnavailable, match="cannot be used") as caught:
+        journal.decide("gone", "commit")
+    assert "deployguard recover" in caught.value.hint
+    with pytest.raises(JournalUnavailable):
+        PostgresJournal(server.url, patience=0.3)
+
+
+@pytest.mark.parametrize("name", ["nosuch", "no%20such"])
+def test_a_database_that_is_not_there(server: Postgres, name: str) -> None:
+    """It is not waited for."""
+    url = server.url.rpartition("/")[0] + "/" + name
+    with pytest.raises(JournalUnavailable, match="does not exist"):
+        open_journal(url)
+
+
+@pytest.mark.parametrize("url", ["mysql://db/x", "journal.db", "//db"])
+def test_no_url_of_a_journal(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A usage error that shows what one looks like."""
+    monkeypatch.setenv("DEPLOYGUARD_STATE", str(tmp_path))
+    with pytest.raises(UsageError, match="postgresql://"):
+        open_journal(url)
+    monkeypatch.setenv("DEPLOYGUARD_JOURNAL", url)
+    with pytest.raises(UsageError, match="postgresql://"):
+        open_journal()
+    monkeypatch.delenv("DEPLOYGUARD_JOURNAL")
+    assert open_journal().path == tmp_path / "journal.db"
