@@ -93,7 +93,7 @@ class Host(Block):
         None, description="Where the host keeps journals; /var/lib/deployguard for root."
     )
     connect_deadline: Duration = Field(15.0, description="How long to try to connect.")
-    drill: bool = Field(False, description="`deployguard drill` may break things here.")
+    drill: bool = Field(False, description="A drill may break things here.")
     groups: tuple[str, ...] = Field((), description="Groups, from an inventory or by hand.")
     vars: dict[str, Any] = Field(default_factory=dict, description="Free values of the host.")
 
