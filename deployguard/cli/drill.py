@@ -110,12 +110,13 @@ def _show(console: Console, step: Step) -> None:
 
 def _end(console: Console, report: DrillReport) -> int:
     console.say()
-    table = [_HEAD, *rows(report)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(_HEAD))]
+    table = [_HEAD, *rows(report)] if report.scenarios else []
+    widths = [max((len(row[n]) for row in table), default=0) for n in range(len(_HEAD))]
     for number, row in enumerate(table):
         cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
         console.say("  ".join(cells).rstrip(), **({"bold": True} if number == 0 else {}))
-    console.say()
+    if table:
+        console.say()
     for result in report.scenarios:
         for line in _trouble(result):
             console.say(line, fg="red")
