@@ -100,6 +100,10 @@ bench: venv ## detect to verified restored, and the peers, on test hosts (as roo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench $(ARGS)
 
 .PHONY: clean
+.PHONY: torture
+torture: venv ## N deploys while a killer strikes at random; SEED=… draws the same (as root)
+	@$(BIN)/python -m tests.crash.torture $(or $(N),200) $(if $(SEED),--seed $(SEED))
+
 clean: ## remove what was made, but not the environments
 	rm -rf build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

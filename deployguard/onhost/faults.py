@@ -36,7 +36,7 @@ class Faults:
         The file ``path`` is made, and the program waits until it is gone, or to be killed: what
         happens meanwhile, a power cut or a cut network, happens at exactly this point.
     ``full``
-        The disk is full: ENOSPC.
+        The disk is full: ENOSPC, or what ``error`` names (``EIO``, ``EROFS``, ``EDQUOT``).
     ``cut``
         The connection is gone.
     """
@@ -76,7 +76,8 @@ class Faults:
             while os.path.exists(fault["path"]):
                 threading.Event().wait(_GLANCE)
         elif action == "full":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), point)
+            number = getattr(errno, fault.get("error", "ENOSPC"))
+            raise OSError(number, os.strerror(number), point)
         elif action == "cut":
             self._cut()
         else:

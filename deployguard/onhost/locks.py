@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from deployguard.onhost import durable
 from deployguard.onhost.places import State, read_json, write_json
+from deployguard.onhost.system import System
 
 
 class PathLocked(Exception):
@@ -94,7 +96,32 @@ def keep_alive(folder: str) -> Optional[int]:
     except BlockingIOError:
         os.close(fd)
         return None
+    try:
+        # Who it is, for whoever waits for it. A lock is one without that too, on a full disk.
+        os.pwrite(fd, b"%-20d" % os.getpid(), 0)
+    except OSError:
+        pass
     return fd
+
+
+def end_frozen(folder: str, system: System) -> bool:
+    """Kill the process that holds ``alive`` if it is stopped; whether there was one.
+
+    A process that is stopped, by SIGSTOP, holds its lock and does nothing: neither
+    its lease nor a takeover would ever come to an end.
+    """
+    try:
+        with open(os.path.join(folder, "alive"), "rb") as file:
+            pid = int(file.read(20))
+    except (OSError, ValueError):
+        return False
+    if not alive(folder) or not system.stopped(pid):
+        return False
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def alive(folder: str) -> bool:

@@ -213,6 +213,8 @@ class Participant:
             taken = locks.keep_alive(folder)
             if taken is not None:
                 return taken
+            if locks.end_frozen(folder, self._system):
+                continue
             if self._system.monotonic() > deadline:
                 raise RequestError(
                     "failed",

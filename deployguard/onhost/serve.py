@@ -32,6 +32,7 @@ from deployguard.onhost.system import System
 
 _BEAT = (b"j", b'{"verb":"beat"}')
 _HAND_OVER = (b"j", b'{"verb":"hand_over"}')
+_ALIVE = frames.encode({"beat": True})
 _IDLE = 0.5
 _RENEWAL = 0.5
 #: What a pipe or socket that says it has room takes without holding us up (PIPE_BUF).
@@ -111,6 +112,7 @@ class Server:
                 self._heard()
                 if frame == _BEAT:
                     self._beaten = True
+                    self._show_life()
                     continue
                 if frame == _HAND_OVER:
                     self.participant.hand_over()
@@ -259,6 +261,23 @@ class Server:
                     view = view[os.write(self._output, view[:_ROOM]) :]
                 except OSError as error:
                     raise Gone from error
+
+    def _show_life(self) -> None:
+        """Answer a beat, unless something is on its way out anyway or nobody reads.
+
+        Never waits: this is the thread that hears the beats.
+        """
+        if self._alone or not self._writing.acquire(blocking=False):
+            return
+        try:
+            room = select.poll()
+            room.register(self._output, select.POLLOUT)
+            if room.poll(0):
+                os.write(self._output, _ALIVE)
+        except OSError:
+            pass  # the loop finds out
+        finally:
+            self._writing.release()
 
     def _hang_up(self) -> None:
         """Lose the connection, as a drill asks for."""

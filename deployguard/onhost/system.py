@@ -127,6 +127,14 @@ class System:
         """
         return _start_time("/proc/%d/stat" % pid)
 
+    def stopped(self, pid: int) -> bool:
+        """Whether the process stands still until somebody sends SIGCONT."""
+        try:
+            with open("/proc/%d/stat" % pid, "rb") as file:
+                return file.read().rpartition(b")")[2].split()[0] == b"T"
+        except (OSError, IndexError):
+            return False
+
     def alive(self, pid: int, start_time: int) -> bool:
         """Whether exactly this process, and not a later one with its pid, is running."""
         return self.process_start_time(pid) == start_time

@@ -79,7 +79,8 @@ def _watch(state: State, folder: str, system: System) -> None:
         alive = locks.keep_alive(folder)
         if alive is None:
             # Somebody is at work. Not blocked in flock: a takeover waits for the same lock.
-            system.sleep(_POLL)
+            if lease.left(folder, system) > 0 or not locks.end_frozen(folder, system):
+                system.sleep(_POLL)
             continue
         participant = Participant(state, system, ignore)
         try:

@@ -21,11 +21,14 @@ from deployguard.transport.inbox import Inbox, Message
 
 __all__ = ["Session", "StreamLink"]
 
+_ALIVE = {"beat": True}
 EventListener = Callable[[Message], None]
 
 #: With its frame header, a piece fills two SSH packets as OpenSSH takes them and paramiko cuts
 #: them, and not two and a bit.
 PIECE = 2 * (32 * 1024 - 64) - 5
+#: Seconds in which a program that is heard from must answer, at least; a network may be slow.
+SILENCE = 30.0
 #: An interrupted run has seconds left, and many hosts to tell.
 _FAREWELL = 0.5
 
@@ -47,6 +50,7 @@ class Session:
         self._number = 0
         self._closed = False
         self._beating: threading.Event | None = None
+        self._heard = time.monotonic()
         link.patience(None)
         threading.Thread(target=self._read, name=f"deployguard-{host}", daemon=True).start()
         first = self._next(_deadline(hello_timeout), "its start")
@@ -128,7 +132,8 @@ class Session:
     def keep_alive(self, interval: float) -> None:
         """Beat now, and every ``interval`` seconds in the background until the session is closed.
 
-        A program that has heard one beat knows that silence means something.
+        A program that has heard one beat knows that silence means something. So do we: it answers
+        each, whatever it is doing, and one that is frozen, or behind an sshd that is, does not.
         """
         if self._beating is not None:
             self._beating.set()
@@ -136,10 +141,14 @@ class Session:
 
         def run() -> None:
             with contextlib.suppress(HostFailure):  # Whoever is in a request is told of it.
+                self._heard = time.monotonic()
                 while not self._closed:
                     self.beat()
                     if stop.wait(interval):
                         break
+                    silent = time.monotonic() - self._heard
+                    if silent > max(SILENCE, 4 * interval):
+                        raise self._lost("the heartbeat", f"nothing was heard for {silent:.0f} s")
 
         threading.Thread(target=run, name=f"deployguard-{self.host}-beat", daemon=True).start()
 
@@ -202,6 +211,7 @@ class Session:
         reply = None
         for piece in _pieces_of(stream):
             self._send(frames.encode_piece(piece), deadline, verb)
+            self._heard = time.monotonic()  # beats wait behind it, and somebody takes it
             while reply is None and (waiting := self._inbox.poll()) is not None:
                 reply = _take(waiting, number, on_event)
             if reply is not None:
@@ -284,7 +294,10 @@ class Session:
         try:
             while (frame := frames.read_frame(self._link.reader)) is not None:
                 kind, payload = frame
-                self._inbox.put(payload if kind == b"b" else frames.decode(kind, payload))
+                self._heard = time.monotonic()
+                message = payload if kind == b"b" else frames.decode(kind, payload)
+                if message != _ALIVE:
+                    self._inbox.put(message)
         except Exception as error:  # noqa: BLE001  (whatever it was, a caller must be told)
             failure = error
         self._inbox.end(failure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ def crash_fleet() -> Iterator[Fleet]:
 @pytest.fixture
 def grounds(crash_fleet: Fleet, tmp_path: Path) -> Iterator[Grounds]:
     """Grounds to be added to; their controllers run inside the hosts' network, as this does."""
+    faulthandler.cancel_dump_traceback_later()  # the full matrix takes longer, and says so
     crash_fleet.enter()
     try:
         with Controllers() as controllers:

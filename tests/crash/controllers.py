@@ -94,7 +94,7 @@ class Controllers:
         self.close()
 
     def close(self) -> None:
-        """End; controllers that still run go on."""
+        """End, and kill the controllers that still run."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(20)
@@ -159,7 +159,7 @@ def _prepare() -> None:
             importlib.import_module(found.name)
 
     from deployguard.plan import model
-    from deployguard.transport import ssh
+    from deployguard.transport import session, ssh
 
     model.Plan.model_fields["lease"].metadata = [
         annotated
@@ -168,6 +168,7 @@ def _prepare() -> None:
     ]
     model.Plan.model_rebuild(force=True)
     ssh._SILENCE = SILENCE
+    session.SILENCE = float(SILENCE)
     gc.collect()
     gc.freeze()
 
@@ -188,6 +189,9 @@ def _serve() -> None:
         if 0 in ready:
             data = os.read(0, 1 << 20)
             open_ = bool(data)
+            if not open_:
+                for pid in numbers:
+                    os.kill(pid, signal.SIGKILL)
             pending += data
             *whole, pending = pending.split(b"\n")
             for line in whole:

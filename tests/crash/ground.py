@@ -123,6 +123,7 @@ class Ground:
         self.lease = lease
         self.extra = plan
         self.component: dict[str, Any] = {}
+        self.service: dict[str, Any] = {}
         self.releases = releases
         self.port = PORT
         self.name = NAME
@@ -153,6 +154,7 @@ class Ground:
                     "unit": self.unit,
                     "unit_file": f"{self.releases}/{{{{ version }}}}.service",
                     "enable": True,
+                    **self.service,
                 }
             },
             "checks": [
@@ -217,6 +219,11 @@ class Ground:
         return self.controllers.start(
             [*arguments, "plan.yaml", "--json"], self.directory, environment, name
         )
+
+    def lines_of(self, name: str) -> list[dict[str, Any]]:
+        """What a run of that name said to programs."""
+        text = (self.directory / f"{name}.out").read_text()
+        return [json.loads(line) for line in text.splitlines()]
 
     def set_up(self) -> None:
         """v1 is live, on hosts that are new."""

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from deployguard.onhost.records import parse
 from tests.crash.controllers import Controller, Controllers
@@ -108,7 +109,8 @@ def host_points(ground: Ground, release: str) -> list[str]:
 
 def controller_points(lines: Sequence[str], release: str) -> list[str]:
     """The points of a controller, from its list."""
-    lines = list(dict.fromkeys(lines))
+    # Which contents have to travel depends on what the host still has; to it that is `begun`.
+    lines = [line for line in dict.fromkeys(lines) if " blobs " not in line]
     if release == "bad":
         lines = lines[lines.index("before decide") :]
     last = [lines[-1]]
@@ -182,22 +184,23 @@ class Grounds:
         self.directory = directory
         self.controllers = controllers
         self.grounds: list[Ground] = []
-        self._used = 0
+        self.used = 0
         self._releases = {
             layout: make_releases(directory / f"releases-{layout}", layout) for layout in LAYOUTS
         }
 
-    def add(self, layout: str, hosts: int) -> Ground:
+    def add(self, layout: str, hosts: int, **options: Any) -> Ground:
         """A ground on hosts that nobody has yet."""
-        chosen = self.fleet.need(self._used + hosts)[self._used :]
-        self._used += hosts
+        chosen = self.fleet.need(self.used + hosts)[self.used : self.used + hosts]
+        self.used += hosts
+        options.setdefault("releases", self._releases[layout])
         ground = Ground(
             self.fleet,
             chosen,
             self.directory / f"ground-{len(self.grounds)}",
             layout,
             self.controllers,
-            self._releases[layout],
+            **options,
         )
         self.grounds.append(ground)
         return ground

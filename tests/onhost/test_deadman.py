@@ -183,3 +183,15 @@ def test_the_command_survives_a_daemon_reload(tmp_path: Path) -> None:
     man = deadman.Deadman(state, state.transaction("t1"), System())
     assert not set(" ".join(man._command())) & set(';$%\\"')
     compile(deadman._START, "dead-man", "eval")
+
+
+def test_a_program_that_is_frozen_is_ended(bench: RealBench) -> None:
+    """It holds its lock and does nothing; the lease would never come to its end."""
+    before = bench.world()
+    program = Program(bench)
+    deploy = bench.over(program, "v2").to("switch")
+    os.kill(program.process.pid, signal.SIGSTOP)
+    assert eventually(lambda: not deadman_lives(bench, deploy.identifier))
+    assert program.process.wait(60) == -signal.SIGKILL
+    assert deploy.journal().state == "restored"
+    assert bench.world() == before and bench.served == "v1" and bench.locks() == []

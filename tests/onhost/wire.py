@@ -84,9 +84,12 @@ class Wire:
         self.send({"verb": "beat"})
 
     def _message(self) -> Dict[str, Any]:
-        frame = frames.read_frame(self.reader)
-        assert frame is not None, "the program is gone"
-        return frames.decode(*frame)
+        while True:
+            frame = frames.read_frame(self.reader)
+            assert frame is not None, "the program is gone"
+            message = frames.decode(*frame)
+            if message != {"beat": True}:
+                return message
 
     def _stream(self) -> bytes:
         data = b""

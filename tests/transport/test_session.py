@@ -143,6 +143,33 @@ def test_beats_go_out_during_a_request(session: Session) -> None:
     assert session.call("sleep", {"seconds": 0.5})["beats"] >= 5
 
 
+def test_a_program_that_does_not_answer_a_beat_is_lost(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection is there and nothing ends: it is frozen, or the sshd before it is."""
+    monkeypatch.setattr("deployguard.transport.session.SILENCE", 0.3)
+    session.keep_alive(0.05)
+    started = time.monotonic()
+    with pytest.raises(ConnectionLost, match="nothing was heard"):
+        session.call("sleep", {"seconds": 20})
+    assert time.monotonic() - started < 10
+
+
+def test_an_answer_to_a_beat_is_nobodys_reply() -> None:
+    """Not even in the middle of a byte stream."""
+    alive = frames.encode({"beat": True})
+    reply = frames.encode({"id": 1, "result": {"n": 1}, "stream": True})
+    pieces = [
+        frames.encode_piece(b"ab"),
+        alive,
+        frames.encode_piece(b"c"),
+        frames.encode_piece(b""),
+    ]
+    with scripted(HELLO, alive, reply, alive, *pieces) as session:
+        result, stream = session.call_stream("fetch")
+        assert (result, b"".join(stream)) == ({"n": 1}, b"abc")
+
+
 def test_requests_take_turns(session: Session) -> None:
     """Two threads may use one session; each gets its own answer."""
     answers: dict[int, list[dict[str, Any]]] = {}
