@@ -84,10 +84,20 @@ def attached(file: Path) -> Iterator[Path]:
     """A loop device for the file."""
     command = ["losetup", "--find", "--show", str(file)]
     device = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    try:
+    with until_closed(device):
         yield Path(device)
-    finally:
+
+
+@contextlib.contextmanager
+def until_closed(device: str) -> Iterator[None]:
+    """A loop device that goes with whoever has it open or mounted, however that ends."""
+    descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # It is in use: the kernel detaches it at the last close.
         subprocess.run(["losetup", "--detach", device], check=True)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import json
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.crash.disk import BLOCK, SECTOR, Disk, Event, attached, mounted, read_log
+from tests.crash.disk import BLOCK, SECTOR, Disk, Event, attached, mounted, read_log, until_closed
 from tests.crash.diskhost import DiskBench, HostProgram, Recovery, Truth, run_apart
 
 _MIB = 1024 * 1024
@@ -243,11 +244,10 @@ def occupied(device: Path, folder: Path) -> Iterator[None]:
     """The loop device is in use for something else."""
     dummy = folder / "dummy"
     dummy.write_bytes(bytes(1024 * 1024))
-    subprocess.run(["losetup", str(device), str(dummy)], check=False)
-    try:
+    taken = subprocess.run(["losetup", str(device), str(dummy)], check=False)
+    # Where somebody else was quicker, it is in use as well.
+    with until_closed(str(device)) if taken.returncode == 0 else contextlib.nullcontext():
         yield
-    finally:
-        subprocess.run(["losetup", "--detach", str(device)], check=False)
 
 
 def images(recording: Recording, options: Options, report: dict[str, Any]) -> Iterator[Image]:
@@ -332,6 +332,8 @@ def _keep(
 def main(text: str) -> int:
     """The report of the cuts with these options."""
     options = Options(**json.loads(text))
+    # What is cleared away at the end is so when somebody else ends it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     began = time.monotonic()
     with tempfile.TemporaryDirectory(dir=options.memory) as folder:
         cutter = Cutter(options, Path(folder))
