@@ -126,13 +126,24 @@ class Deadman:
     def _install_boot_unit(self) -> None:
         text = _BOOT_UNIT % {"id": self._identifier, "command": _unit_words(self._command())}
         path = os.path.join(UNITS, self._boot)
-        durable.write_file(path, text.encode("utf-8"), 0o644)
+        self._write_unit(path, text.encode("utf-8"))
         wants = os.path.join(UNITS, _WANTS)
         durable.make_directory(wants)
         link = os.path.join(wants, self._boot)
         if not os.path.lexists(link):
             os.symlink(path, link)
             durable.fsync_dir(wants)
+
+    @staticmethod
+    def _write_unit(path: str, text: bytes) -> None:
+        try:
+            with open(path, "rb") as file:
+                if file.read() != text:
+                    # It is relied on already.
+                    durable.write_file(path, text, 0o644)
+        except FileNotFoundError:
+            # No half-written file of another name may stay if we are killed here.
+            durable.write_new(path, text, 0o644)
 
     def _remove_boot_unit(self) -> None:
         link = os.path.join(UNITS, _WANTS, self._boot)

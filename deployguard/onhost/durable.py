@@ -140,6 +140,23 @@ def put(path: str, data: bytes, mode: int = 0o600) -> None:
         os.close(descriptor)
 
 
+def write_new(path: str, data: bytes, mode: int = 0o600) -> None:
+    """Write a file and sync it under its own name, for a directory that nobody sweeps for us.
+
+    A power cut may leave it torn: for what is only relied on when this has returned, and is removed
+    by its name.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, mode)
+    try:
+        write_all(descriptor, data)
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    fsync_dir(os.path.dirname(path))
+
+
 def rename(source: str, destination: str) -> None:
     """Rename, replacing a file or an empty directory, and make it durable."""
     os.rename(source, destination)

@@ -339,16 +339,21 @@ class _Identity:
 
 
 @lru_cache(maxsize=16)
-def _parsed(files: tuple[tuple[Path, int], ...]) -> fabric.Config:
+def _parsed(files: tuple[tuple[Path, int], ...]) -> paramiko.SSHConfig:
     text = "".join(read_config(path) + "Host *\n" for path, _ in files)
-    # Lazy: fabric's own files and environment variables are not ours to read, and cost 30 ms.
-    return fabric.Config(ssh_config=paramiko.SSHConfig.from_text(text), lazy=True)
+    return paramiko.SSHConfig.from_text(text)
 
 
 def _config(given: str | None) -> fabric.Config:
-    """The ssh_config, parsed once for a whole fleet."""
+    """The ssh_config, parsed once for a whole fleet, in a configuration of the connection's own.
+
+    fabric builds that anew when it is written to, and is empty meanwhile: a thread that reads one
+    which another thread's connection has as well finds that there is no `port`.
+    """
     files = [path for path in config_files(given) if given is not None or path.is_file()]
-    return _parsed(tuple((path, path.stat().st_mtime_ns) for path in files))
+    parsed = _parsed(tuple((path, path.stat().st_mtime_ns) for path in files))
+    # Lazy: fabric's own files and environment variables are not ours to read, and cost 30 ms.
+    return fabric.Config(ssh_config=parsed, lazy=True)
 
 
 @lru_cache(maxsize=64)

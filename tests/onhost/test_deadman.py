@@ -195,3 +195,17 @@ def test_a_program_that_is_frozen_is_ended(bench: RealBench) -> None:
     assert program.process.wait(60) == -signal.SIGKILL
     assert deploy.journal().state == "restored"
     assert bench.world() == before and bench.served == "v1" and bench.locks() == []
+
+
+def test_the_boot_unit_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its own name, so that disarming finds it whatever happened; a later one is replaced."""
+    state = State(str(tmp_path))
+    man = deadman.Deadman(state, state.transaction("t1"), System())
+    monkeypatch.setattr(deadman, "UNITS", str(tmp_path))
+    monkeypatch.setattr(deadman.durable, "write_file", lambda *_: pytest.fail("another name"))
+    man._install_boot_unit()
+    man._install_boot_unit()
+    unit = tmp_path / "deployguard-boot-t1.service"
+    assert "deployguard.onhost.unattended" in unit.read_text()
+    man._remove_boot_unit()
+    assert [path.name for path in tmp_path.iterdir()] == ["multi-user.target.wants"]

@@ -319,3 +319,12 @@ def _identify(path: str) -> tuple[str, str]:
     if os.path.exists(path):
         return "file", Path(path).read_text()
     return "", ""
+
+
+def test_a_new_file_has_no_other_name_meanwhile(tmp_path: Path) -> None:
+    """Whoever is killed in between leaves what its own name finds."""
+    path = tmp_path / "unit"
+    durable.write_new(str(path), b"first", 0o644)
+    durable.write_new(str(path), b"2", 0o644)
+    assert path.read_bytes() == b"2" and path.stat().st_mode & 0o777 == 0o644
+    assert os.listdir(str(tmp_path)) == ["unit"]
