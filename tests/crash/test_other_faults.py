@@ -210,6 +210,7 @@ SWITCHING = ("before intent backend:stop", "before intent backend:tree", "before
 AFTER = ("before prepared", "before restoring", "before undone task:mark", "before restored")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT", "EIO", "EROFS"])
 def test_a_record_that_cannot_be_written(grounds: Grounds, error: str) -> None:
     """Wherever the disk gives out once, the host ends as the old version or the new, wholly."""
@@ -257,6 +258,7 @@ def _read_only(host: Host) -> None:
     host.run(["mount", "-o", "remount,ro", "/srv"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "point", ["before staging", "after intent backend:tree", "before restored"]
 )
