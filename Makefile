@@ -79,7 +79,8 @@ test-onhost: venv38
 	    .venv38/bin/python -m pytest -q -p no:cacheprovider tests/onhost $(ARGS); fi
 
 .PHONY: proofs
-proofs: venv ## the slow proofs: crash at every step, power cuts, many examples
+proofs: venv ## the slow proofs: crash at every step, power cuts, the protocol, many examples
+	@$(MAKE) --no-print-directory hosts
 	HYPOTHESIS_PROFILE=proofs timeout --foreground -k 30 2h $(PYTEST) \
 	  -m "slow$(if $(ROOT),, and not fleet)" $(ARGS)
 
@@ -99,11 +100,11 @@ bench: venv ## detect to verified restored, and the peers, on test hosts (as roo
 	$(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[dev,bench]'
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench $(ARGS)
 
-.PHONY: clean
 .PHONY: torture
 torture: venv ## N deploys while a killer strikes at random; SEED=… draws the same (as root)
 	@$(BIN)/python -m tests.crash.torture $(or $(N),200) $(if $(SEED),--seed $(SEED))
 
+.PHONY: clean
 clean: ## remove what was made, but not the environments
 	rm -rf build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

@@ -154,10 +154,10 @@ class Server:
     def _dispatch(self, verb: str, args: Dict[str, Any]) -> Any:
         from deployguard.onhost import audit, report
 
-        mine = self.participant
+        mine = self._fresh() if verb in ("begin", "adopt") else self.participant
         verbs: Dict[str, Callable[[], Any]] = {
-            "begin": lambda: self._fresh().begin(args),
-            "adopt": lambda: self._fresh().adopt(args),
+            "begin": lambda: mine.begin(args),
+            "adopt": lambda: mine.adopt(args),
             "describe": mine.describe,
             "manifest": lambda: mine.manifest(args, self._pieces()),
             "look": lambda: mine.look(args),
