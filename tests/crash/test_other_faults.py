@@ -231,6 +231,7 @@ def test_a_record_that_cannot_be_written(grounds: Grounds, error: str) -> None:
             fault = {"point": point, "action": "full", "error": error}
             run = shop.start("apply", faults={"hosts": {shop.hosts[0].name: [fault]}})
             code = run.wait()
+            print(f"{error} {point}: exit {code}")
             try:
                 assert code in (3, 4, 5), f"exit {code}: {run.text}"
                 if code == 4:
@@ -280,6 +281,7 @@ def test_the_disk_of_the_tree(grounds: Grounds, point: str, spoil: Callable[[Hos
     code = run.wait()
     host.run(["mount", "-o", "remount,rw", "/srv"])
     host.run(["sh", "-c", "rm -f /srv/filler*"])
+    print(f"{spoil.__name__} {point}: exit {code}")
     assert code in (0, 3, 4, 5), run.text
     if code == 4:
         recover = shop.start("recover", name="recover")
