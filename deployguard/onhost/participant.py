@@ -227,7 +227,7 @@ class Participant:
         """The state, and the record that made it, read back from the journal."""
         journal = self._need()
         last = next((r for r in reversed(journal.records) if "state" in r), {})
-        return {"state": journal.state, "record": last, "epoch": self.epoch}
+        return {"state": journal.state, "record": last, "epoch": self.epoch, **past(journal)}
 
     # -- looking -----------------------------------------------------------------------------
 
@@ -444,9 +444,11 @@ class Participant:
         return {"state": self.state}
 
     def commit(self) -> Dict[str, Any]:
-        """The decision is commit. May be repeated."""
+        """The decision is commit. May be repeated; refused where a restore has begun."""
         journal = self._need()
         if journal.state != machine.COMMITTED:
+            if self.restoring:
+                raise RequestError("state", "a restore has begun, and ends as one")
             journal.enter(machine.COMMIT, "committed")
         return self.finish()
 
@@ -551,6 +553,24 @@ class Participant:
         if self._alive is not None:
             os.close(self._alive)
             self._alive = None
+
+
+def past(journal: Journal) -> Dict[str, bool]:
+    """What the state does not say, and a decision needs.
+
+    ``voted``; ``taken_over`` by another controller; ``going_back`` since a restore was begun;
+    ``sent_back`` by whoever took over, though the host had voted.
+    """
+    kinds = [record["kind"] for record in journal.records]
+    back = "restoring" in kinds
+    return {
+        "voted": "prepared" in kinds,
+        "taken_over": "adopted" in kinds,
+        "going_back": back and journal.state != machine.COMMITTED,
+        "sent_back": back
+        and "prepared" in kinds
+        and "adopted" in kinds[: kinds.index("restoring")],
+    }
 
 
 def epoch_of(folder: str) -> int:

@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 from deployguard.onhost import lease, locks, machine
 from deployguard.onhost.journal import Journal
-from deployguard.onhost.participant import epoch_of
+from deployguard.onhost.participant import epoch_of, past
 from deployguard.onhost.places import State, read_json
 from deployguard.onhost.records import JournalDamaged
 from deployguard.onhost.system import System
@@ -48,6 +48,10 @@ def _transaction(state: State, identifier: str, system: System) -> Dict[str, Any
             "epoch": 0,
             "since": None,
             "all_or_nothing": True,
+            "voted": True,
+            "taken_over": True,
+            "going_back": False,
+            "sent_back": False,
             "unfinished": True,
             "alive": locks.alive(folder),
             "attended": False,
@@ -63,6 +67,7 @@ def _transaction(state: State, identifier: str, system: System) -> Dict[str, Any
         "epoch": epoch_of(state.transaction(identifier)),
         "since": begun.get("at"),
         "all_or_nothing": begun.get("all_or_nothing", True),
+        **past(journal),
         "unfinished": journal.state != machine.IDLE and not settled,
         "alive": locks.alive(folder),
         "attended": lease.attended(folder, system) and locks.alive(folder),

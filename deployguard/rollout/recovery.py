@@ -58,16 +58,25 @@ def decision_for(
     unreachable: Iterable[str],
     *,
     all_or_nothing: bool = True,
+    sent_back: bool = False,
+    first_takeover: bool = True,
 ) -> Decision:
     """The decision for one transaction, from the record and the hosts' states. Pure.
 
     ``states`` are the journal states of the hosts that took part and answered, after they were
     taken over. ``all_or_nothing`` is false for a plan that goes on without some of its hosts.
+
+    A recover without the record may have decided before us, and its abort outweighs a commit that
+    was recorded and told to nobody: it had fenced every host off. ``sent_back`` says that a host
+    which had voted was restored in that way; ``first_takeover`` that on one host nobody was before
+    us, so that nobody can have had the answer of every host.
     """
-    if recorded == "commit" or "committed" in states.values():
+    if "committed" in states.values():
         return "commit"
-    if recorded == "abort":
+    if recorded == "abort" or sent_back:
         return "abort"
+    if recorded == "commit":
+        return "commit" if first_takeover or not list(unreachable) else "in_doubt"
     if all_or_nothing and any(state in ("restored", "aborted") for state in states.values()):
         # A host that went back can only have done so because no commit was told to it.
         return "abort"
@@ -211,11 +220,13 @@ def settle(session: Session, identifier: str, decisions: Decisions, host: str) -
     if report is None or report["attended"] or report["state"] in ("damaged", "stuck"):
         return ""
     recorded = decisions.decision(identifier)
-    if recorded is None and report["state"] == "prepared":
+    if _state_of(report) == "prepared" and (
+        recorded is None or (recorded == "commit" and report["taken_over"])
+    ):
         return ""
     epoch = int(report["epoch"] or 0) + 1
     args = {"transaction": identifier, "epoch": epoch, "owner": owner_name()}
-    state = session.call("adopt", args)["state"]
+    state = _state_of(session.call("adopt", args))
     if recorded == "commit" and state in ("prepared", "committed"):
         state = session.call("commit")["state"]
     elif recorded is not None or state != "prepared":
@@ -250,6 +261,13 @@ def _forgive(plan: Plan, reached: list[_Reached], decisions: Decisions) -> None:
             decisions.settled(debt["transaction"], [debt["host"]])
 
 
+def _state_of(report: Mapping[str, Any]) -> str:
+    """The state that a decision is made from: a restore that has begun is one to the end."""
+    if report["going_back"] and report["state"] == "prepared":
+        return "going_back"
+    return str(report["state"])
+
+
 class _Unfinished:
     """One transaction that was left, and the hosts that know of it."""
 
@@ -272,16 +290,19 @@ class _Unfinished:
         self._hosts: dict[str, _Reached] = {}
         self._states: dict[str, str] = {}
         self._ended: dict[str, str] = {}
+        self._sent_back = False
         for host in reached:
             for report in host.report["unfinished"]:
                 if report["transaction"] == identifier:
                     self._reports[host.name] = report
                     self._hosts[host.name] = host
-                    self._states[host.name] = report["state"]
+                    self._states[host.name] = _state_of(report)
+                    self._sent_back |= report["sent_back"]
             for report in host.report["ended"]:
                 if report["transaction"] == identifier:
                     # It came to its end without us: by its lease, or by a run that was cut off.
                     self._states[host.name] = self._ended[host.name] = report["state"]
+                    self._sent_back |= report["sent_back"]
             for live in host.report["live"]:
                 if live["transaction"] == identifier:
                     self._states[host.name] = "committed"
@@ -309,8 +330,9 @@ class _Unfinished:
         failed = self._take_over(chosen, epoch)
         decision = self._decide(recorded)
         if decision != "in_doubt" and self._journalled:
-            standing = self._decisions.decide(self._identifier, decision)
-            decision = "commit" if standing == "commit" else "abort"
+            self._decisions.decide(self._identifier, decision)
+            # The earlier run may have been faster, and its record stands: ask once more.
+            decision = self._decide(self._decisions.decision(self._identifier))
         self._record(
             "report", "note", "", f"{self._identifier}: {decision}", states=dict(self._states)
         )
@@ -338,6 +360,8 @@ class _Unfinished:
             self._states,
             self._unreachable,
             all_or_nothing=all(r.get("all_or_nothing", True) for r in self._reports.values()),
+            sent_back=self._sent_back,
+            first_takeover=not all(r["taken_over"] for r in self._reports.values()),
         )
 
     def _take_over(self, names: list[str], epoch: int) -> dict[str, HostOutcome]:
@@ -348,9 +372,11 @@ class _Unfinished:
             assert session is not None
             args = {"transaction": self._identifier, "epoch": epoch, "owner": owner_name()}
             try:
-                self._states[name] = session.call("adopt", args)["state"]
+                answer = session.call("adopt", args)
             except DeployguardError as error:
                 return error
+            self._states[name] = _state_of(answer)
+            self._sent_back |= bool(answer["sent_back"])
             return None
 
         with ThreadPoolExecutor(min(_THREADS, max(len(names), 1))) as threads:

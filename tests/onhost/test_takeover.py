@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, Iterator
 
 import pytest
 
-from deployguard.onhost import durable, machine
+from deployguard.onhost import durable, machine, restoration
 from deployguard.onhost.participant import Participant, RequestError
 from tests.onhost.bench import COMPONENT, MEMORY, STEPS, Bench, Deploy, checks, claim
 from tests.onhost.cuts import every_point, killed_at
@@ -288,3 +288,27 @@ def test_a_torn_journal_tail_is_no_obstacle(tmp_path: Path) -> None:
     assert heir.restore()["state"] == "restored"
     heir.close()
     assert deploy.journal().state == "restored" and bench.world() == before
+
+
+def test_no_commit_after_a_restore_has_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The decision to go back was told; whoever says otherwise later comes too late."""
+    bench = _bench(tmp_path, "releases")
+    deploy = bench.deploy("v2").to("prepare")
+    deploy.die()
+    heir = deploy.taken_over()
+
+    def broken(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(restoration.verification, "differences", broken)
+    with pytest.raises(KeyboardInterrupt):
+        heir.participant.restore()
+    monkeypatch.undo()
+    told = heir.participant.describe()
+    assert told["state"] == "prepared" and told["going_back"] and told["sent_back"]
+    with pytest.raises(RequestError, match="a restore has begun"):
+        heir.participant.commit()
+    assert heir.participant.restore()["state"] == "restored" and bench.served == "v1"
+    heir.close()

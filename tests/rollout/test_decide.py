@@ -71,3 +71,31 @@ def test_a_host_that_went_back_alone_proves_nothing() -> None:
     states = {"a": "restored", "c": "prepared"}
     assert decision_for(None, states, ["b"], all_or_nothing=False) == "in_doubt"
     assert decision_for(None, states, [], all_or_nothing=False) == "abort"
+
+
+@pytest.mark.parametrize(
+    ("states", "unreachable", "sent_back", "first_takeover", "decision"),
+    [
+        # Somebody without the record had every host's answer, and aborted.
+        ({"a": "prepared", "b": "restored"}, [], True, False, "abort"),
+        ({"a": "going_back", "b": "prepared"}, ["c"], True, False, "abort"),
+        # Nobody can have had it: one host was never taken over.
+        ({"a": "prepared"}, ["b"], False, True, "commit"),
+        # Somebody may have had it, and the host that knows is not to be reached.
+        ({"a": "prepared"}, ["b"], False, False, "in_doubt"),
+        ({"a": "prepared", "b": "prepared"}, [], False, False, "commit"),
+        ({"a": "prepared", "b": "committed"}, ["c"], False, False, "commit"),
+    ],
+)
+def test_a_commit_that_was_recorded_and_told_to_nobody(
+    states: dict[str, str],
+    unreachable: list[str],
+    sent_back: bool,
+    first_takeover: bool,
+    decision: str,
+) -> None:
+    """It is void where a recover that could not read it has decided first."""
+    found = decision_for(
+        "commit", states, unreachable, sent_back=sent_back, first_takeover=first_takeover
+    )
+    assert found == decision
