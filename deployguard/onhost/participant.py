@@ -555,17 +555,17 @@ class Participant:
             self._alive = None
 
 
-def past(journal: Journal) -> Dict[str, bool]:
+def past(journal: Journal) -> Dict[str, Any]:
     """What the state does not say, and a decision needs.
 
-    ``voted``; ``taken_over`` by another controller; ``going_back`` since a restore was begun;
+    ``voted``; ``takeovers``, how many there were; ``going_back`` since a restore was begun;
     ``sent_back`` by whoever took over, though the host had voted.
     """
     kinds = [record["kind"] for record in journal.records]
     back = "restoring" in kinds
     return {
         "voted": "prepared" in kinds,
-        "taken_over": "adopted" in kinds,
+        "takeovers": kinds.count("adopted"),
         "going_back": back and journal.state != machine.COMMITTED,
         "sent_back": back
         and "prepared" in kinds

@@ -49,7 +49,7 @@ def _transaction(state: State, identifier: str, system: System) -> Dict[str, Any
             "since": None,
             "all_or_nothing": True,
             "voted": True,
-            "taken_over": True,
+            "takeovers": 1,
             "going_back": False,
             "sent_back": False,
             "unfinished": True,

@@ -68,12 +68,12 @@ def decision_for(
 
     A recover without the record may have decided before us, and its abort outweighs a commit that
     was recorded and told to nobody: it had fenced every host off. ``sent_back`` says that a host
-    which had voted was restored in that way; ``first_takeover`` that on one host nobody was before
-    us, so that nobody can have had the answer of every host.
+    which had voted was restored in that way; ``first_takeover`` that one which has voted was never
+    taken over before us, so that nobody can have had the answer of every host.
     """
     if "committed" in states.values():
         return "commit"
-    if recorded == "abort" or sent_back:
+    if recorded == "abort" or (sent_back and (all_or_nothing or not list(unreachable))):
         return "abort"
     if recorded == "commit":
         return "commit" if first_takeover or not list(unreachable) else "in_doubt"
@@ -221,7 +221,7 @@ def settle(session: Session, identifier: str, decisions: Decisions, host: str) -
         return ""
     recorded = decisions.decision(identifier)
     if _state_of(report) == "prepared" and (
-        recorded is None or (recorded == "commit" and report["taken_over"])
+        recorded is None or (recorded == "commit" and report["takeovers"])
     ):
         return ""
     epoch = int(report["epoch"] or 0) + 1
@@ -291,12 +291,15 @@ class _Unfinished:
         self._states: dict[str, str] = {}
         self._ended: dict[str, str] = {}
         self._sent_back = False
+        #: How often each host had been taken over before us.
+        self._before: dict[str, int] = {}
         for host in reached:
             for report in host.report["unfinished"]:
                 if report["transaction"] == identifier:
                     self._reports[host.name] = report
                     self._hosts[host.name] = host
                     self._states[host.name] = _state_of(report)
+                    self._before[host.name] = int(report["takeovers"])
                     self._sent_back |= report["sent_back"]
             for report in host.report["ended"]:
                 if report["transaction"] == identifier:
@@ -361,7 +364,11 @@ class _Unfinished:
             self._unreachable,
             all_or_nothing=all(r.get("all_or_nothing", True) for r in self._reports.values()),
             sent_back=self._sent_back,
-            first_takeover=not all(r["taken_over"] for r in self._reports.values()),
+            first_takeover=any(
+                self._before[name] == 0
+                for name, state in self._states.items()
+                if state == "prepared" and name in self._before
+            ),
         )
 
     def _take_over(self, names: list[str], epoch: int) -> dict[str, HostOutcome]:
@@ -376,6 +383,8 @@ class _Unfinished:
             except DeployguardError as error:
                 return error
             self._states[name] = _state_of(answer)
+            # Not what it said before: another recover may have come between.
+            self._before[name] = int(answer["takeovers"]) - 1
             self._sent_back |= bool(answer["sent_back"])
             return None
 

@@ -99,3 +99,16 @@ def test_a_commit_that_was_recorded_and_told_to_nobody(
         "commit", states, unreachable, sent_back=sent_back, first_takeover=first_takeover
     )
     assert found == decision
+
+
+def test_one_that_was_sent_back_does_not_speak_for_all() -> None:
+    """Where the plan may go on without it, only every host's answer does."""
+    found = decision_for(
+        "commit",
+        {"a": "prepared", "b": "restored"},
+        ["c"],
+        all_or_nothing=False,
+        sent_back=True,
+        first_takeover=False,
+    )
+    assert found == "in_doubt"
