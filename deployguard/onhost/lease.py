@@ -22,7 +22,7 @@ def renew(folder: str, seconds: float, system: System) -> None:
 
 
 def _write(folder: str, until: float, system: System, word: str) -> None:
-    text = "%.3f %s %s\n" % (until, word, system.boot_id())
+    text = "%.3f %s %s %d\n" % (until, word, system.boot_id(), os.getpid())
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(os.path.join(folder, _NAME), flags, 0o600)
     try:
@@ -40,8 +40,22 @@ def unattended(folder: str, system: System) -> None:
 
 
 def attended(folder: str, system: System) -> bool:
-    """Whether a controller was heard from within the lease, and has not gone."""
-    return _read(folder, system)[1] == "attended"
+    """Whether a controller was heard from within the lease, and neither it nor its program is gone.
+
+    The dead-man at work on the same transaction is nobody's controller, though the lease lasts.
+    """
+    _, word, process = _read(folder, system)
+    return word == "attended" and _runs(process)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def end(folder: str) -> None:
@@ -57,14 +71,14 @@ def left(folder: str, system: System) -> float:
     return _read(folder, system)[0]
 
 
-def _read(folder: str, system: System) -> Tuple[float, str]:
-    """Seconds that are left, and whether it is attended."""
+def _read(folder: str, system: System) -> Tuple[float, str, int]:
+    """Seconds that are left, whether it is attended, and the process that wrote it."""
     try:
         with open(os.path.join(folder, _NAME), encoding="ascii") as file:
-            until, word, boot = file.read().split()
-        remaining = float(until) - system.monotonic()
+            until, word, boot, process = file.read().split()
+        remaining, number = float(until) - system.monotonic(), int(process)
     except (OSError, ValueError):
-        return 0.0, ""
+        return 0.0, "", 0
     if boot != system.boot_id() or remaining <= 0:
-        return 0.0, ""
-    return remaining, word
+        return 0.0, "", 0
+    return remaining, word, number

@@ -58,6 +58,7 @@ class Server:
         self._input = os.fdopen(stdin_fd, "rb", buffering=256 * 1024, closefd=False)
         self._output = stdout_fd
         self._writing = threading.Lock()
+        self._renewing = threading.Lock()
         self._frames: "queue.Queue[Optional[Frame]]" = queue.Queue(maxsize=64)
         self._system = system
         self._state = state
@@ -127,8 +128,10 @@ class Server:
         self.last_beat = self._system.monotonic()
         if self.last_beat - self._renewed > _RENEWAL:
             self._renewed = self.last_beat
-            with contextlib.suppress(OSError):  # it is there and has its block on the disk
-                self.participant.renew()
+            # What was on its way when the controller died is no sign that it lives.
+            with self._renewing, contextlib.suppress(OSError):  # it has its block on the disk
+                if not self._alone:
+                    self.participant.renew()
 
     def _answer(self, request: Dict[str, Any]) -> None:
         self._request = request.get("id")
@@ -288,7 +291,8 @@ class Server:
 
     def alone(self) -> None:
         """The controller is gone: end what may be ended without it."""
-        self._alone = True
+        with self._renewing:
+            self._alone = True
         if not self.participant.fenced() and self.participant.state != machine.IDLE:
             unattended.finish(self.participant, self._system)
         self.participant.close()

@@ -32,10 +32,11 @@ _EVIDENCE_BYTES = 64 * 1024 * 1024
 
 def finish(participant: Participant, system: System) -> bool:
     """End what may be ended. False when another controller took the transaction over."""
+    if participant.state not in machine.TERMINAL:
+        lease.unattended(participant.folder, system)
     if participant.state in machine.UNTOUCHED:
         participant.abort()
     elif participant.state in machine.LEASED or participant.restoring:
-        lease.unattended(participant.folder, system)
         while lease.left(participant.folder, system) > 0:
             if participant.fenced():
                 return False

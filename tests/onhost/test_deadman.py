@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deployguard.onhost import deadman, lease, unattended
+from deployguard.onhost import deadman, lease, locks, unattended
 from deployguard.onhost.places import State
 from deployguard.onhost.system import System
 from tests.onhost.wire import Program, RealBench, deadman_lives, eventually
@@ -161,6 +161,25 @@ def test_lease_that_cannot_be_read_is_over(tmp_path: Path) -> None:
     lease.renew(folder, 60.0, system)
     lease.end(folder)
     assert lease.left(folder, system) == 0.0
+
+
+def test_only_the_program_of_a_controller_attends(bench: RealBench) -> None:
+    """The dead-man holds the same lock for a moment while the lease of a dead controller lasts."""
+    bench.lease = 60.0
+    program = Program(bench)
+    deploy = bench.over(program, "v2").to("prepare")
+    folder = bench.state.transaction(deploy.identifier)
+    other = Program(bench)
+    assert other.call("status")["unfinished"][0]["attended"]
+    program.kill()
+    held: list[int | None] = [None]
+    assert eventually(lambda: held.append(locks.keep_alive(folder)) or held[-1] is not None)
+    (unfinished,) = other.call("status")["unfinished"]
+    assert unfinished["alive"] and not unfinished["attended"]
+    os.close(held[-1] or -1)
+    assert other.call("adopt", {"transaction": deploy.identifier, "epoch": 2, "owner": "other"})
+    assert other.call("restore")["verified"]
+    other.call("finish")
 
 
 def test_unit_words() -> None:
