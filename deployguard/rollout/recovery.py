@@ -282,6 +282,7 @@ class _Unfinished:
         self._identifier = identifier
         self._decisions = decisions
         self._record = record
+        self._reached = reached
         known = decisions.get(identifier)
         self._journalled = known is not None
         expected = set(known["hosts"]) if known is not None else set(hosts_in_order(plan))
@@ -294,21 +295,25 @@ class _Unfinished:
         #: How often each host had been taken over before us.
         self._before: dict[str, int] = {}
         for host in reached:
-            for report in host.report["unfinished"]:
-                if report["transaction"] == identifier:
-                    self._reports[host.name] = report
-                    self._hosts[host.name] = host
-                    self._states[host.name] = _state_of(report)
-                    self._before[host.name] = int(report["takeovers"])
-                    self._sent_back |= report["sent_back"]
-            for report in host.report["ended"]:
-                if report["transaction"] == identifier:
-                    # It came to its end without us: by its lease, or by a run that was cut off.
-                    self._states[host.name] = self._ended[host.name] = report["state"]
-                    self._sent_back |= report["sent_back"]
-            for live in host.report["live"]:
-                if live["transaction"] == identifier:
-                    self._states[host.name] = "committed"
+            self._hear(host)
+
+    def _hear(self, host: _Reached) -> None:
+        """What the host has said about it."""
+        for report in host.report["unfinished"]:
+            if report["transaction"] == self._identifier:
+                self._reports[host.name] = report
+                self._hosts[host.name] = host
+                self._states[host.name] = _state_of(report)
+                self._before[host.name] = int(report["takeovers"])
+                self._sent_back |= report["sent_back"]
+        for report in host.report["ended"]:
+            if report["transaction"] == self._identifier:
+                # It came to its end without us: by its lease, or by a run that was cut off.
+                self._states[host.name] = self._ended[host.name] = report["state"]
+                self._sent_back |= report["sent_back"]
+        for live in host.report["live"]:
+            if live["transaction"] == self._identifier:
+                self._states[host.name] = "committed"
 
     def attended(self) -> bool:
         """Whether its controller is heard from, on any host."""
@@ -331,6 +336,7 @@ class _Unfinished:
             chosen = list(self._hosts)
         epoch = max([0, *(int(r.get("epoch") or 0) for r in self._reports.values())]) + 1
         failed = self._take_over(chosen, epoch)
+        failed.update(self._take_over(self._joined_since(), epoch))
         decision = self._decide(recorded)
         if decision != "in_doubt" and self._journalled:
             self._decisions.decide(self._identifier, decision)
@@ -352,6 +358,29 @@ class _Unfinished:
             self._record("report", "note", name, f"{self._identifier}: {state} already")
             outcomes[name] = HostOutcome(name, state, verified=True, healthy=True)
         return list(outcomes.values())
+
+    def _joined_since(self) -> list[str]:
+        """Hosts that knew nothing of it when they were asked, and do now.
+
+        The earlier run may have been at work on them meanwhile. Now that the others are taken over
+        none that begins can come to a vote that counts.
+        """
+        absent = [h for h in self._reached if not h.error and h.name not in self._states]
+
+        def ask(host: _Reached) -> bool:
+            assert host.session is not None
+            try:
+                host.report = host.session.call("status")
+            except DeployguardError as error:
+                host.error = error.message
+                self._unreachable.append(host.name)
+                return False
+            self._hear(host)
+            return host.name in self._hosts
+
+        with ThreadPoolExecutor(min(_THREADS, max(len(absent), 1))) as threads:
+            joined = list(threads.map(ask, absent))
+        return [host.name for host, found in zip(absent, joined, strict=True) if found]
 
     def waits(self) -> list[str]:
         """Hosts of this transaction that did not answer."""
