@@ -25,7 +25,7 @@ from deployguard.errors import JournalUnavailable, PlanInvalid, UsageError, with
 from deployguard.plan.model import Host, Plan
 from deployguard.report import reporting
 from deployguard.report.redaction import CleanJournal, Redaction
-from deployguard.rollout import audit, deployment, inspection, recovery
+from deployguard.rollout import audit, deployment, inspection, recovery, survey
 from deployguard.rollout.outcome import Listener, Outcome
 from deployguard.rollout.preview import Preview
 from deployguard.store.journal import Journal
@@ -110,7 +110,7 @@ def rollback(
     ``variables`` as in :func:`load`, because its checks name the version they expect. Raises
     :class:`UsageError` when the hosts do not agree on what the version before is.
     """
-    target = to or recovery.previous_version(plan, connect)
+    target = to or survey.previous_version(plan, connect)
     old = load(plan.source, version=target, variables=variables, local_files=False)
     if hosts is not None:
         old = old.model_copy(update={"hosts": {name: old.hosts[name] for name in hosts}})
@@ -218,7 +218,7 @@ def status(plan: Plan, *, verify: bool = False, store: Store | None = None) -> l
     With ``verify`` each host hashes its live trees anew; ``verification`` of its row has how they
     differ from what was deployed, by component, and what transactions left behind.
     """
-    rows = recovery.status(plan, connect)
+    rows = survey.status(plan, connect)
     debts = (store or open_journal()).debts()
     rows = [{**row, "debts": [d for d in debts if d["host"] == row["host"]]} for row in rows]
     if verify:

@@ -654,7 +654,7 @@ reconnect: /* Whose connection broke is reached anew, and taken over under a hig
 killed:	atomic { h = HOSTS; mine = 0; over = true; EACH(LEAVE_BEHIND) }
 }
 
-/* ==== `deployguard recover`: deployguard/rollout/recovery.py ================================== */
+/* ==== `deployguard recover`: deployguard/rollout/unfinished.py ================================ */
 
 #if RECOVERERS > 0
 #define HEARD(h)	reply[WIRE(k, h)]

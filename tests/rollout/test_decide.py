@@ -6,8 +6,8 @@ import pytest
 
 from deployguard.errors import ExitCode
 from deployguard.rollout import decide
+from deployguard.rollout.decide import decision_for
 from deployguard.rollout.outcome import HostOutcome
-from deployguard.rollout.recovery import decision_for
 
 
 @pytest.mark.parametrize(

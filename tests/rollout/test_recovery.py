@@ -1,4 +1,4 @@
-"""What `recover` does when an earlier run is still at work: an order of events no host can be held to."""
+"""What `recover` does when an earlier run is still at work, in an order no host can be held to."""
 
 from __future__ import annotations
 
