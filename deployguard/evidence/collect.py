@@ -21,7 +21,7 @@ from deployguard.plan.quantity import parse_duration, parse_size
 __all__ = ["collectors_for", "component_collectors", "forensics", "host_collectors"]
 
 _NAME = re.compile(r"\{([a-z_]+)\}")
-_KEYS = frozenset(CollectorData.__annotations__) - {"component", "manifest", "ignore"}
+_KEYS = frozenset(CollectorData.__annotations__) - {"component", "manifest", "staged", "ignore"}
 
 
 def forensics() -> Traversable:

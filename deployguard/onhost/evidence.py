@@ -53,7 +53,7 @@ class CollectorData(_CollectorBase, total=False):
         The file ``path``.
     ``tree``
         The tree at ``path``: its listing, how it differs from the manifest in the file
-        ``manifest``, less the globs in ``ignore``, and the files that were added or changed.
+        ``manifest`` (``staged`` is that of what was deployed), less the globs in ``ignore``, and the files that were added or changed.
     ``facts``
         Load, memory, disks at ``paths``, sockets, processes.
     """
@@ -71,6 +71,7 @@ class CollectorData(_CollectorBase, total=False):
     path: str
     paths: List[str]
     manifest: str
+    staged: str
     ignore: List[str]
 
 
@@ -317,6 +318,7 @@ def _tree(
         collector["to"],
         share,
         manifest=collector.get("manifest"),
+        staged=collector.get("staged"),
         ignore=collector.get("ignore", ()),
     )
     return Kept(written, truncated)

@@ -1,7 +1,8 @@
 """The failed tree as evidence: its listing, how it differs, and the files that differ.
 
-Nothing is hashed to find the changes, size and time are enough for evidence: a large tree must not
-delay the restore. Files that the manifest knows keep the digest it gives them.
+Nothing is hashed to find the changes, a large tree must not delay the restore: what has the size and
+time of a manifest has the digest that it gives. A build gives every file a new time, so what was
+deployed is known by its own manifest, and has changed only if its digest is not the old one.
 """
 
 from __future__ import annotations
@@ -37,14 +38,17 @@ def keep(
     share: Share,
     *,
     manifest: Optional[str] = None,
+    staged: Optional[str] = None,
     ignore: Sequence[str] = (),
 ) -> Tuple[int, bool]:
     """Write the listing, the changes and the changed files below ``directory/to``.
 
+    ``manifest`` is the file with what was live before, ``staged`` that with what was deployed.
     Returns the bytes written and whether something had to be left out. Without a manifest there is
     nothing to differ from, and only the listing is written.
     """
     before = None if manifest is None else _load(manifest)
+    deployed = None if staged is None else _load(staged)
     root = os.path.realpath(root)
     lines: List[bytes] = []
     room = share.max_bytes
@@ -58,7 +62,8 @@ def keep(
             break
         seen.add(path)
         entry = None if before is None else before.get(path)
-        row, change = _describe(root, path, info, entry, before is not None)
+        ours = None if deployed is None else deployed.get(path)
+        row, change = _describe(root, path, info, (entry, ours), before is not None)
         line = json.dumps(row, sort_keys=True).encode("ascii") + b"\n"
         # Half of the share at most: the changed files say more than the end of a long listing.
         if room - len(line) < share.max_bytes // 2:
@@ -122,9 +127,17 @@ def _walk(root: str, skip: Patterns) -> Iterator[Tuple[str, os.stat_result]]:
 
 
 def _describe(
-    root: str, path: str, info: os.stat_result, entry: Optional[Entry], compared: bool
+    root: str,
+    path: str,
+    info: os.stat_result,
+    known: Tuple[Optional[Entry], Optional[Entry]],
+    compared: bool,
 ) -> Tuple[Dict[str, Any], str]:
-    """A line of the listing, and how the path differs: ``added``, ``changed`` or not."""
+    """A line of the listing, and how the path differs: ``added``, ``changed`` or not.
+
+    ``known`` are the entries of the old manifest and of the deployed one.
+    """
+    entry = known[0]
     kind = _KINDS.get(stat.S_IFMT(info.st_mode), "?")
     row: Dict[str, Any] = {
         "path": path,
@@ -143,10 +156,10 @@ def _describe(
         same = same and entry is not None and entry.digest == row["target"]
     elif kind == "f":
         row["size"] = info.st_size
-        same = same and entry is not None and entry.size == info.st_size
-        same = same and entry is not None and entry.mtime_ns == info.st_mtime_ns
-        if same and entry is not None:
-            row["sha256"] = entry.digest
+        digests = [e.digest for e in known if e is not None and _is(e, info)]
+        if digests:
+            row["sha256"] = digests[0]
+        same = same and entry is not None and entry.digest in digests
     change = ""
     if compared and entry is None:
         change = "added"
@@ -155,6 +168,11 @@ def _describe(
     if change:
         row["change"] = change
     return row, change
+
+
+def _is(entry: Entry, info: os.stat_result) -> bool:
+    """Whether the file is still the one that the manifest tells of."""
+    return entry.kind == "f" and entry.size == info.st_size and entry.mtime_ns == info.st_mtime_ns
 
 
 def _copy(

@@ -394,6 +394,7 @@ class Participant:
                 collector = dict(
                     collector,
                     manifest=os.path.join(self.folder, name),
+                    staged=os.path.join(self.folder, "after-%s.manifest" % component),
                     # What the host keeps is no part of the failure, and may be large or secret.
                     ignore=[*collector.get("ignore", []), *skip.get(component, ())],
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -317,6 +318,29 @@ def test_the_failed_tree_against_the_old_manifest(tree: Path, tmp_path: Path) ->
     assert len(listing["same"]["sha256"]) == 64 and "change" not in listing["same"]
     assert listing["link"]["target"] == "same"
     assert listing["lib/changed"]["change"] == "changed"
+
+
+def test_a_build_gives_every_file_a_new_time(tree: Path, tmp_path: Path) -> None:
+    """That is no change; what the trial wrote into a deployed file is one."""
+    for name in ("same", "lib/changed", "lib/added"):
+        os.utime(tree / name, (2e9, 2e9))
+    (tmp_path / "staged").write_bytes(scan(str(tree)).to_bytes())
+    (tree / "lib/added").write_text("written meanwhile")
+    out = tmp_path / "out"
+    where = {name: str(tmp_path / name) for name in ("manifest", "staged")}
+    collect([collector("t", "tree", "b", path=str(tree), **where)], str(out), system)
+    changes = json.loads((out / "b/CHANGES.json").read_text())
+    assert changes["changed"] == ["lib/changed"]
+    assert sorted(changes["added"]) == ["cache", "cache/x.pyc", "core", "lib/added"]
+    assert not (out / "b/files/same").exists()
+    rows = [json.loads(line) for line in (out / "b/MANIFEST.jsonl").read_text().splitlines()]
+    listing = {row["path"]: row for row in rows}
+    digest = hashlib.sha256(b"same").hexdigest()
+    assert listing["same"]["sha256"] == digest and "change" not in listing["same"]
+    assert "sha256" not in listing["lib/added"]
+    os.utime(tree / "same", (1e9, 1e9))
+    collect([collector("t", "tree", "c", path=str(tree), **where)], str(out), system)
+    assert "same" in json.loads((out / "c/CHANGES.json").read_text())["changed"]
 
 
 def test_a_tree_without_a_manifest_is_listed(tree: Path, tmp_path: Path) -> None:
