@@ -83,7 +83,7 @@ EXPLANATIONS: dict[ExitCode, Explanation] = {
         "failed, rolled back, verified and healthy",
         "The new version failed. Every touched host has the old version back, its files verified "
         "by hash, its checks as good as before the deploy.",
-        "Read the incident and the forensics folder it names, mend the release, deploy again.",
+        "Read what failed and the forensics folder, mend the release, deploy again.",
     ),
     ExitCode.NEEDS_PERSON: Explanation(
         "failed, and the restore failed or is unverified: a person is needed",

@@ -50,7 +50,7 @@ def test_deploy_fail_and_go_back(deployguard: Run, site: Site) -> None:
     outcome = failed.lines[-1]
     assert outcome["status"] == "rolled_back"
     assert outcome["hosts"][0]["versions_after"] == {"web": "v2"}
-    assert "next: Read the incident" in failed.err
+    assert "next: Read what failed" in failed.err
     assert "v2" in served(site)
 
     status = deployguard("status", site.plan, "--json")
