@@ -22,6 +22,7 @@ from os import PathLike
 from typing import Any
 
 from deployguard.errors import JournalUnavailable, PlanInvalid, UsageError, with_plan
+from deployguard.guards.registry import checked_overrides
 from deployguard.plan.model import Host, Plan
 from deployguard.report import reporting
 from deployguard.report.redaction import CleanJournal, Redaction
@@ -82,15 +83,21 @@ def apply(
     listen: Listener | None = None,
     store: Store | None = None,
     drift: str | None = None,
+    overrides: Mapping[str, str] | None = None,
+    fix: bool = False,
     stop: threading.Event | None = None,
 ) -> Outcome:
     """Deploy. ``drift="save"`` keeps hand-made changes as a bundle and goes on; ``stop`` hands the
     hosts over to themselves when it is set.
 
+    ``overrides`` are reasons to go over guards, by the guard's name; they go on record. ``fix``
+    says that the deploy mends what is not healthy now: the guard ``baseline`` lets it pass then.
+
     Raises :class:`PlanInvalid` for an artifact that is damaged, unsafe or not the one whose SHA-256
     the plan names. Hosts are being connected to while it is read; they are asked for nothing.
     """
-    return _transact(plan, None, listen, store, drift, stop)
+    going_over = checked_overrides(overrides)
+    return _transact(plan, None, listen, store, stop, drift=drift, overrides=going_over, fix=fix)
 
 
 def rollback(
@@ -101,20 +108,24 @@ def rollback(
     variables: Mapping[str, str] | None = None,
     listen: Listener | None = None,
     store: Store | None = None,
+    drift: str | None = None,
+    overrides: Mapping[str, str] | None = None,
     stop: threading.Event | None = None,
 ) -> Outcome:
     """Go back to a version that the hosts have kept: a transaction like any other.
 
     ``to`` is the version; the one before the live one when left out. ``hosts`` are those that go
     back; all of the plan when left out. The plan file is read again for that version, with
-    ``variables`` as in :func:`load`, because its checks name the version they expect. Raises
+    ``variables`` as in :func:`load`, because its checks name the version they expect. Guards of the
+    host are asked, as in :func:`apply`; those that judge a new release are not. Raises
     :class:`UsageError` when the hosts do not agree on what the version before is.
     """
+    going_over = checked_overrides(overrides)
     target = to or survey.previous_version(plan, connect)
     old = load(plan.source, version=target, variables=variables, local_files=False)
     if hosts is not None:
         old = old.model_copy(update={"hosts": {name: old.hosts[name] for name in hosts}})
-    return _transact(old, target, listen, store, None, stop)
+    return _transact(old, target, listen, store, stop, drift=drift, overrides=going_over)
 
 
 def _transact(
@@ -122,8 +133,8 @@ def _transact(
     version: str | None,
     listen: Listener | None,
     store: Store | None,
-    drift: str | None,
     stop: threading.Event | None,
+    **options: Any,
 ) -> Outcome:
     redaction = Redaction(plan)
     listen = redaction.listener(listen)
@@ -133,9 +144,9 @@ def _transact(
         connect=connect,
         listen=listen,
         stop=stop,
-        drift=drift,
         version=version,
         settle=lambda host, session, earlier: recovery.settle(session, earlier, journal, host),
+        **options,
     ) as run:
         journal.begin(
             {
@@ -152,7 +163,9 @@ def _transact(
         names = [member.name for member in run.members]
         forensics = reporting.Forensics(plan, run.version, run.started_at, names, redaction)
         try:
-            outcome = redaction.outcome(deployment.deploy(run, journal, forensics.save))
+            outcome = redaction.outcome(
+                deployment.deploy(run, CleanJournal(journal, redaction), forensics.save)
+            )
         except (PlanInvalid, UsageError) as error:
             refused = deployment.usage_outcome(run, error)
             journal.end(run.context.transaction, redaction.outcome(refused).as_dict())
@@ -178,10 +191,22 @@ def _owed(outcome: Outcome) -> dict[str, str]:
     }
 
 
-def preview(plan: Plan, *, listen: Listener | None = None, store: Store | None = None) -> Preview:
-    """What :func:`apply` would do, from the hosts' real state, changing nothing."""
+def preview(
+    plan: Plan,
+    *,
+    listen: Listener | None = None,
+    store: Store | None = None,
+    drift: str | None = None,
+    overrides: Mapping[str, str] | None = None,
+    fix: bool = False,
+) -> Preview:
+    """What :func:`apply` would do with the same options, from the hosts' real state, changing
+    nothing."""
     listen = Redaction(plan).listener(listen)
-    with deployment.Run(plan, connect=connect, listen=listen) as run:
+    going_over = checked_overrides(overrides)
+    with deployment.Run(
+        plan, connect=connect, listen=listen, drift=drift, overrides=going_over, fix=fix
+    ) as run:
         return inspection.preview(run, inspection.inspect(run))
 
 

@@ -8,6 +8,7 @@ from this table; a test checks that the codes and the classes agree.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -188,9 +189,19 @@ class PlanInvalid(DeployguardError):
 
 
 class Refused(DeployguardError):
-    """A guard, drift or the space check refused; nothing live was touched."""
+    """A guard, drift or the space check refused; nothing live was touched.
+
+    ``refusals`` has a (host, guard, message) for each that did; the host is empty where it is about
+    all of them.
+    """
 
     exit_code = ExitCode.REFUSED
+
+    def __init__(
+        self, message: str, *, hint: str = "", refusals: Iterable[tuple[str, str, str]] = ()
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.refusals = tuple(refusals)
 
 
 class Locked(DeployguardError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from deployguard.cli.console import Console
-from deployguard.cli.options import common, plan_file, variables
+from deployguard.cli.options import common, going_over, plan_file, variables
 
 __all__ = ["command"]
 
@@ -13,11 +13,7 @@ __all__ = ["command"]
 @click.command("apply")
 @plan_file()
 @variables
-@click.option(
-    "--drift",
-    type=click.Choice(["save"]),
-    help="Keep files that were changed by hand as a bundle and go on, instead of refusing.",
-)
+@going_over()
 @common
 def command(
     console: Console,
@@ -25,6 +21,8 @@ def command(
     variables: dict[str, str],
     release: str | None,
     drift: str | None,
+    overrides: dict[str, str],
+    fix: bool,
 ) -> int:
     """Deploy: the new version healthy, or the old one back.
 
@@ -44,5 +42,5 @@ def command(
         handing_over(quitting(console), plan.arguments) as stop,
         showing(console, title, list(plan.hosts)) as show,
     ):
-        outcome = api.apply(plan, listen=show, drift=drift, stop=stop)
+        outcome = api.apply(plan, listen=show, drift=drift, overrides=overrides, fix=fix, stop=stop)
     return end(console, outcome)

@@ -39,6 +39,12 @@ def _tell_workflow(console: Console, outcome: Outcome) -> None:
             console.redact(summary.finding_text(finding)),
             title=f"deployguard: {finding.layer}",
         )
+    for each in outcome.overrides:
+        workflow.annotate(
+            "warning",
+            console.redact(f"{each.guard} was overridden: {each.reason}"),
+            title="deployguard",
+        )
     workflow.output(
         outcome=outcome.status,
         transaction=outcome.transaction,

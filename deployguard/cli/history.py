@@ -44,6 +44,8 @@ def command(console: Console, transaction: str | None, limit: int) -> int:
         )
         if failed:
             console.say(f"    {row['summary']}")
+        for each in row["overrides"]:
+            console.say(f"    overrode {each['guard']}: {each['reason']}")
     if not rows:
         console.say("no transaction was run from this machine yet")
     return 0
@@ -61,6 +63,8 @@ def _show(console: Console, row: dict[str, Any]) -> None:
         console.say(f"{row['id']} has no end here: it is at work, or was killed", bold=True)
         console.say(f"  {_what(row)} on {', '.join(row['hosts'])}")
         console.say(f"  {begun}")
+        for each in row["overrides"]:
+            console.say(f"  overrode {each['guard']}: {each['reason']} (by {each['by']})")
         console.say(f"  decision: {row['decision'] or 'none was recorded, which means abort'}")
         console.say(f"hint: `deployguard status {plan}` asks the hosts how they stand")
         return

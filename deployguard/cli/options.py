@@ -12,7 +12,7 @@ import click
 
 from deployguard.cli.console import Console
 
-__all__ = ["common", "plan_file", "variables"]
+__all__ = ["common", "going_over", "plan_file", "variables"]
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -106,12 +106,13 @@ def common(command: Callable[..., int]) -> Callable[..., int]:
     return decorated
 
 
-def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+def _pairs(_: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    metavar = parameter.metavar if isinstance(parameter, click.Option) else "NAME=VALUE"
     pairs = {}
     for value in values:
         name, equals, text = value.partition("=")
         if not equals or not name:
-            raise click.BadParameter(f"{value!r} is not NAME=VALUE")
+            raise click.BadParameter(f"{value!r} is not {metavar}")
         pairs[name] = text
     return pairs
 
@@ -129,6 +130,33 @@ def variables(command: Decorated) -> Decorated:
     return click.option(
         "--release", metavar="VERSION", help="Deploy this version instead of the plan's."
     )(command)
+
+
+def going_over(fix: bool = True) -> Callable[[Decorated], Decorated]:
+    """What a person may say to guards that would refuse."""
+
+    def decorate(command: Decorated) -> Decorated:
+        if fix:
+            command = click.option(
+                "--fix",
+                is_flag=True,
+                help="This deploy mends what is not healthy now: `baseline` lets it pass.",
+            )(command)
+        command = click.option(
+            "--override",
+            "overrides",
+            metavar="GUARD=REASON",
+            multiple=True,
+            callback=_pairs,
+            help="Go over a guard that refuses; the reason goes on record. Repeat it for more.",
+        )(command)
+        return click.option(
+            "--drift",
+            type=click.Choice(["save"]),
+            help="Keep files that were changed by hand as a bundle and go on, instead of refusing.",
+        )(command)
+
+    return decorate
 
 
 def plan_file(required: bool = True) -> Callable[[Decorated], Decorated]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import click
 
 from deployguard.cli.console import Console
-from deployguard.cli.options import common, plan_file, variables
+from deployguard.cli.options import common, going_over, plan_file, variables
 
 if TYPE_CHECKING:
-    from deployguard.rollout.preview import ComponentPreview, HostPreview
+    from deployguard.rollout.preview import ComponentPreview, GuardPreview, HostPreview
 
 __all__ = ["command", "size"]
 
@@ -25,6 +25,7 @@ SHOWN_PATHS = 12
 @click.option(
     "--detailed-exitcode", is_flag=True, help="End with 10 when there are changes, 0 when none."
 )
+@going_over()
 @common
 def command(
     console: Console,
@@ -32,11 +33,14 @@ def command(
     variables: dict[str, str],
     release: str | None,
     detailed_exitcode: bool,
+    drift: str | None,
+    overrides: dict[str, str],
+    fix: bool,
 ) -> int:
     """Show what a deploy would change; change nothing.
 
     Connects to the hosts and looks with the same code that a deploy begins with. Ends with 5 when
-    a guard would refuse the deploy.
+    a guard would refuse the deploy; with the same `--override` it shows what would be gone over.
     """
     from deployguard import api
     from deployguard.cli.progress import showing
@@ -46,8 +50,10 @@ def command(
     console.know(plan)
     title = f"comparing {plan.name} {plan.version} with {plan.environment}"
     with showing(console, title, list(plan.hosts)) as show:
-        preview = api.preview(plan, listen=show)
+        preview = api.preview(plan, listen=show, drift=drift, overrides=overrides, fix=fix)
     console.say()
+    for line, color in _guards(preview.guards, indent=""):
+        console.say(line, fg=color)
     for host in preview.hosts:
         for line, color in _host(host):
             console.say(line, fg=color)
@@ -70,11 +76,20 @@ def _host(host: HostPreview) -> Iterator[tuple[str, str | None]]:
         yield f"  {host.error}", "red"
         if host.hint:
             yield f"  hint: {host.hint}", None
-    for name, passed, message in host.guards:
-        if not passed:
-            yield f"  would refuse: {name}: {message}", "red"
+    yield from _guards(host.guards, indent="  ")
     for component in host.components:
         yield from _component(component)
+
+
+def _guards(guards: Iterable[GuardPreview], indent: str) -> Iterator[tuple[str, str | None]]:
+    """What refuses, and what the guards of the plan found that do not."""
+    from deployguard.guards.registry import GUARDS
+
+    for name, passed, message in guards:
+        if not passed:
+            yield f"{indent}would refuse: {name}: {message}", "red"
+        elif name in GUARDS or message.startswith("overridden"):
+            yield f"{indent}passes: {name}: {message}", None
 
 
 def _component(preview: ComponentPreview) -> Iterator[tuple[str, str | None]]:

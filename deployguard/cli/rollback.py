@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from deployguard.cli.console import Console
-from deployguard.cli.options import common, plan_file, variables
+from deployguard.cli.options import common, going_over, plan_file, variables
 
 __all__ = ["command"]
 
@@ -14,6 +14,7 @@ __all__ = ["command"]
 @plan_file()
 @variables
 @click.option("--to", metavar="VERSION", help="The version; the one before the live one if not.")
+@going_over(fix=False)
 @common
 def command(
     console: Console,
@@ -21,10 +22,13 @@ def command(
     variables: dict[str, str],
     release: str | None,
     to: str | None,
+    drift: str | None,
+    overrides: dict[str, str],
 ) -> int:
     """Go back to a version the hosts have kept.
 
-    A rollback is a transaction like any deploy: guarded, checked, and undone if it fails.
+    A rollback is a transaction like any deploy: checked, and undone if it fails. Guards that
+    protect the host are asked; those that judge a new release, such as `ci`, are not.
     """
     from deployguard import api
     from deployguard.cli.ending import end, quitting
@@ -38,5 +42,13 @@ def command(
         handing_over(quitting(console), plan.arguments) as stop,
         showing(console, title, list(plan.hosts)) as show,
     ):
-        outcome = api.rollback(plan, to=to, variables=variables, listen=show, stop=stop)
+        outcome = api.rollback(
+            plan,
+            to=to,
+            variables=variables,
+            listen=show,
+            drift=drift,
+            overrides=overrides,
+            stop=stop,
+        )
     return end(console, outcome)

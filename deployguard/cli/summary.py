@@ -45,12 +45,22 @@ def lines(outcome: Outcome) -> Iterator[tuple[str, bool]]:
                 yield f"    | {line}", False
         if len(outcome.findings) > SHOWN_FINDINGS:
             yield f"  … and {len(outcome.findings) - SHOWN_FINDINGS} more", False
+    yield from _overridden(outcome)
     for name, value in _places(outcome):
         yield f"{name}: {value}", False
     for error in outcome.report_errors:
         yield f"not reported: {error}", False
     if not outcome:
         yield f"next: {act}", False
+
+
+def _overridden(outcome: Outcome) -> Iterator[tuple[str, bool]]:
+    if outcome.overrides:
+        yield "overridden", True
+    for each in outcome.overrides:
+        yield f"  {each.guard}: {each.reason} (by {each.by})", False
+        for words in each.refused:
+            yield f"    | {words}", False
 
 
 def markdown(outcome: Outcome) -> str:
@@ -79,6 +89,19 @@ def markdown(outcome: Outcome) -> str:
         text += [
             f"| {_cell(finding.host)} | {_cell(_check(finding))} | {_cell(finding.message)} |"
             for finding in outcome.findings
+        ]
+        text.append("")
+    if outcome.overrides:
+        text += [
+            "### Overridden guards",
+            "",
+            "| guard | had said | reason | by |",
+            "|---|---|---|---|",
+        ]
+        text += [
+            f"| {_cell(each.guard)} | {_cell('; '.join(each.refused))} | {_cell(each.reason)} "
+            f"| {_cell(each.by)} |"
+            for each in outcome.overrides
         ]
         text.append("")
     text += [f"- {name}: {_cell(value)}" for name, value in _places(outcome)]

@@ -72,7 +72,13 @@ def refuse_unready(before: Mapping[str, Reading], shown: Preview) -> None:
             "`deployguard status PLAN --verify`",
         )
     refusals = [f"{host.host}: {host.error}" for host in shown.hosts if host.error]
-    refusals += [f"{h.host}: {words}" for h in shown.hosts for _, ok, words in h.guards if not ok]
+    refusals += [f"{name}: {words}" for name, ok, words in shown.guards if not ok]
+    refusals += [
+        f"{host.host}: {name}: {words}"
+        for host in shown.hosts
+        for name, ok, words in host.guards
+        if not ok
+    ]
     if refusals:
         raise Refused(
             "\n".join([*refusals, "nothing was touched"]),

@@ -247,11 +247,17 @@ def _differences(view: View, skip: Patterns) -> Dict[str, Any]:
     }
     if before is None:
         result["added"] = [[e.path, e.size] for e in wanted if e.kind != "d"]
+        result["change"] = _extent(result["added"], wanted)
         return result
     change = compare(before, wanted, ignore=skip, fields=("kind", "content", "target", "mode"))
     result["added"] = [[path, _size(wanted, path)] for path in change.added]
     result["changed"] = [[item.path, _size(wanted, item.path)] for item in change.changed]
     result["removed"] = [[path, _size(before, path)] for path in change.removed]
+    new, gone = (
+        _extent(result["added"] + result["changed"], wanted),
+        _extent(result["removed"], before),
+    )
+    result["change"] = {unit: new[unit] + gone[unit] for unit in new}
     if view.committed is not None:
         # Ownership is the host's choice at commit time; the manifest on record has it resolved.
         drift = compare(view.committed, before, ignore=skip, fields=DRIFT_FIELDS)
@@ -265,6 +271,12 @@ def _differences(view: View, skip: Patterns) -> Dict[str, Any]:
             path for path in change.removed if not _is_directory(before, path)
         ]
     return result
+
+
+def _extent(changes: Sequence[List[Any]], manifest: Manifest) -> Dict[str, int]:
+    """How many files of a manifest change, and their bytes; directories are none."""
+    sizes = [size for path, size in changes if not _is_directory(manifest, path)]
+    return {"files": len(sizes), "bytes": sum(sizes)}
 
 
 def _size(manifest: Manifest, path: str) -> int:

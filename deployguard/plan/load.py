@@ -279,7 +279,8 @@ class _Loading:
             yield from ("--var", f"{name}=...")
 
     def _apply_rules(self, plan: Plan, data: dict[str, Any], spoiled: set[Path]) -> None:
-        from deployguard.plan.validation import Names, plan_findings
+        from deployguard.plan.names import Names
+        from deployguard.plan.validation import plan_findings
 
         hosts, components = data.get("hosts"), data.get("components")
         # A host that was left out may have been all there was of a group.

@@ -54,6 +54,9 @@ _PATTERNS = {
     ),
     r"^https?://": "is not a URL; it starts with http:// or https://",
     r"^[^/\s]+/[^/\s]+$": "is not a repository; write it as owner/name",
+    r"^[^\s~^:?*\[\\-][^\s~^:?*\[\\]*$": (
+        "is not the name of a commit; give a SHA, a tag or a branch"
+    ),
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": (
         "cannot be a name; use up to 64 letters, digits, ., _ and -, a letter or digit first"
     ),
@@ -304,7 +307,8 @@ class Objections:
             # Written with nothing after the colon, a kind of check counts as not written.
             empty = [key for key, item in value.items() if item is None]
             if empty and problem.startswith("needs exactly one"):
-                mend = "write process: {}" if empty[0] == "process" else "give it a value"
+                bare = empty[0] in ("process", "baseline")
+                mend = f"write {empty[0]}: {{}}" if bare else "give it a value"
                 return Finding((*path, empty[0]), f"{empty[0]} has no value", mend)
             return Finding(path, problem, hint)
         if problem.startswith("not "):

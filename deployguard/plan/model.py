@@ -11,11 +11,11 @@ one optional field a kind, so that an error keeps its exact place in the file.
 from __future__ import annotations
 
 import shlex
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from deployguard.plan.block import Block, OneOf
+from deployguard.plan.block import Block
 from deployguard.plan.check import (
     Check,
     CheckOptions,
@@ -25,6 +25,7 @@ from deployguard.plan.check import (
     ProcessCheck,
     TcpCheck,
 )
+from deployguard.plan.guard import BaselineGuard, ChangeSizeGuard, CiGuard, DiskGuard, Guard
 from deployguard.plan.quantity import (
     AbsolutePath,
     Argv,
@@ -46,8 +47,11 @@ from deployguard.plan.service import (
 
 __all__ = [
     "Artifact",
+    "BaselineGuard",
+    "ChangeSizeGuard",
     "Check",
     "CheckOptions",
+    "CiGuard",
     "CommandCheck",
     "CommandService",
     "Component",
@@ -106,21 +110,6 @@ class Artifact(Block):
         None, pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the tar file."
     )
     strip_components: Whole = Field(0, ge=0, description="Leading directories to drop, as in tar.")
-
-
-class DiskGuard(Block):
-    """Refuse when the file system of ``path`` has less than this free."""
-
-    path: AbsolutePath = Field(description="Any path on the file system in question.")
-    free: Size | None = Field(None, description="Bytes that must stay free after the deploy.")
-    inodes: Whole | None = Field(None, ge=0, description="Inodes that must stay free.")
-
-
-class Guard(OneOf):
-    """A question asked before anything is touched; a refusal changes nothing."""
-
-    KINDS: ClassVar[tuple[str, ...]] = ("disk",)
-    disk: DiskGuard | None = Field(None, description="Space on a file system.")
 
 
 def _artifact_shorthand(value: object) -> object:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from deployguard.plan.document import Finding, Path
+from deployguard.plan.guard_rules import guard_findings
+from deployguard.plan.names import Names
 from deployguard.plan.order import find_cycle, hosts_named
 from deployguard.plan.suggestion import did_you_mean
 from deployguard.plan.territory import territory_findings, tree_entry_fault
@@ -29,20 +30,9 @@ if TYPE_CHECKING:
         Task,
     )
 
-__all__ = ["Names", "plan_findings"]
+__all__ = ["plan_findings"]
 
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.zst", ".tzst")
-
-
-@dataclass(frozen=True)
-class Names:
-    """What may be referred to; ``None`` while other mistakes hide what there is.
-
-    So one wrong host does not make every mention of it a second mistake.
-    """
-
-    hosts: Collection[str] | None
-    components: Collection[str] | None
 
 
 def plan_findings(plan: Plan, base: str | None, names: Names) -> Iterator[Finding]:
@@ -61,7 +51,7 @@ def plan_findings(plan: Plan, base: str | None, names: Names) -> Iterator[Findin
     yield from _variables(plan)
     yield from _hosts(plan)
     yield from _serial(plan.serial)
-    yield from _guards(plan)
+    yield from guard_findings(plan, base, names)
     yield from _needs(plan, names)
     for name, component in plan.components.items():
         where: Path = ("components", name)
@@ -120,15 +110,6 @@ def _serial(serial: Sequence[int | str]) -> Iterator[Finding]:
             yield Finding(("serial", index), "a batch cannot be empty", "write 1 or more")
         elif match[2] and float(text[:-1]) > 100:
             yield Finding(("serial", index), f"{text} is more than all hosts", "write 100%")
-
-
-def _guards(plan: Plan) -> Iterator[Finding]:
-    for index, guard in enumerate(plan.guards):
-        disk = guard.disk
-        if disk is not None and disk.free is None and disk.inodes is None:
-            yield Finding(
-                ("guards", index, "disk"), "asks for nothing", "add free: 2 GiB or inodes: 10000"
-            )
 
 
 def _needs(plan: Plan, names: Names) -> Iterator[Finding]:

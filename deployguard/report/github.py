@@ -18,10 +18,17 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 from urllib.parse import quote
 
-from deployguard.report.delivery import Rejected, Undelivered
-from deployguard.report.github_api import Missing, Reply, Session, session
+from deployguard.delivery import Rejected, Undelivered
+from deployguard.github.session import HINTS, Missing, Reply, Session, session
 
 __all__ = ["GitHubIssues", "IncidentReport", "IssueRef"]
+
+_MENDS = {
+    **HINTS,
+    403: "the token needs the permission issues: write on this repository",
+    410: "issues are disabled in this repository",
+    422: "GitHub refused the content of the report",
+}
 
 MOST_BODY = 65_536
 MOST_TITLE = 256
@@ -137,6 +144,7 @@ class GitHubIssues:
             clock=self._clock,
             timeout=self._timeout,
             deadline=self._deadline,
+            hints=_MENDS,
         )
         with self._serial, connection as api:
             tried = 0

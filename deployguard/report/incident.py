@@ -77,6 +77,8 @@ def _body(outcome: Outcome, plan: Plan) -> Iterable[str]:
     for finding in outcome.findings:
         yield from _finding(finding)
     yield ""
+    if outcome.overrides:
+        yield from _overrides(outcome)
     yield "## Hosts"
     yield ""
     yield "| host | ended as | files verified | healthy | version | restore took |"
@@ -118,6 +120,17 @@ def _finding(finding: Finding) -> Iterable[str]:
         yield "  ```"
         yield from (f"  {line.replace('```', '` ` `')}" for line in lines)
         yield "  ```"
+
+
+def _overrides(outcome: Outcome) -> Iterable[str]:
+    yield "## Guards that were overridden"
+    yield ""
+    yield "| guard | what it had said | reason given | by |"
+    yield "|---|---|---|---|"
+    for each in outcome.overrides:
+        said = _line("; ".join(each.refused))
+        yield f"| {each.guard} | {said} | {_line(each.reason)} | {_line(each.by)} |"
+    yield ""
 
 
 def _host(host: HostOutcome) -> str:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from deployguard.report.delivery import Rejected, Undelivered
+from deployguard.delivery import Rejected, Undelivered
 
 __all__ = ["Entry", "Outbox", "Sender"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from deployguard.evidence.redact import Redactor
@@ -27,6 +27,7 @@ def secrets_of(plan: Plan) -> list[Secret]:
     names = list(plan.rescue.redact)
     if plan.rescue.incident.github is not None:
         names.append(plan.rescue.incident.github.token_env)
+    names += [guard.ci.token_env for guard in plan.guards if guard.ci is not None]
     found = (Secret.from_environment(name) for name in names)
     return [secret for secret in found if secret is not None]
 
@@ -96,6 +97,10 @@ class CleanJournal:
         self.unended = journal.unended
         self.debts = journal.debts
         self.settled = journal.settled
+
+    def override(self, transaction: str, overrides: Iterable[Mapping[str, Any]]) -> None:
+        """Record what was gone over, redacted."""
+        self._journal.override(transaction, [self._redaction.data(each) for each in overrides])
 
     def end(self, transaction: str, outcome: Mapping[str, Any]) -> None:
         """Record how it ended, redacted."""

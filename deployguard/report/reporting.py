@@ -216,7 +216,7 @@ def _to_github(payload: dict[str, Any]) -> object:
     token_env = str(payload["token_env"])
 
     def token() -> str:
-        from deployguard.report.delivery import Rejected
+        from deployguard.delivery import Rejected
 
         secret = Secret.from_environment(token_env)
         if secret is None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import getpass
 import os
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
@@ -22,11 +23,13 @@ from deployguard.errors import (
     Refused,
     with_plan,
 )
+from deployguard.guards.base import World
+from deployguard.guards.world import real_world
 from deployguard.plan.model import Plan
 from deployguard.plan.order import components_on, hosts_in_order, hosts_named
 from deployguard.rollout import decide, fleet, rescue
 from deployguard.rollout.member import Connect, Context, Member, Recorder, Settle
-from deployguard.rollout.outcome import Finding, Listener, Outcome
+from deployguard.rollout.outcome import Finding, Listener, Outcome, Override
 from deployguard.rollout.releases import open_releases
 from deployguard.rollout.targets import Source
 
@@ -65,6 +68,9 @@ class Run:
         drift: str | None = None,
         version: str | None = None,
         settle: Settle | None = None,
+        overrides: Mapping[str, str] | None = None,
+        fix: bool = False,
+        world: World | None = None,
     ) -> None:
         self.plan = plan
         self.started_at = time.time()
@@ -80,9 +86,16 @@ class Run:
             record=Recorder(listen),
             connect=connect,
             stop=stop or threading.Event(),
-            drift=drift,
             settle=settle or _settle_nothing,
+            world=world or real_world(),
+            version=self.version,
+            drift=drift,
+            overrides=overrides or {},
+            fix=fix,
+            rollback=self._history,
         )
+        #: Guards that were gone over, once that is known.
+        self.overrides: tuple[Override, ...] = ()
         self.members = [
             Member(
                 name=name,
@@ -141,6 +154,7 @@ class Run:
             hosts=tuple(member.outcome() for member in self.members),
             findings=tuple(dict.fromkeys(found)),
             timeline=tuple(self.context.record.events),
+            overrides=self.overrides,
             source=self.plan.arguments,
         )
 
@@ -174,6 +188,7 @@ def deploy(run: Run, decisions: fleet.Decisions, save: rescue.Save | None) -> Ou
         fleet.start_connecting(run.context, run.members, executor)
         run.open_sources()
         ending = fleet.run(run.context, run.members, executor, decisions, save)
+        run.overrides = ending.overrides
         _always(run)
     return _judge(run, ending)
 
@@ -268,10 +283,15 @@ def _refused(run: Run, refusal: DeployguardError) -> Outcome:
     status = "locked" if isinstance(refusal, Locked) else "refused"
     if not isinstance(refusal, (Locked, Refused)):
         status = "failed"
+    mend = with_plan(refusal.hint, run.plan.arguments)
+    if isinstance(refusal, Refused) and refusal.refusals:
+        found = [
+            Finding(host, "", "guard", name, message) for host, name, message in refusal.refusals
+        ]
+        found[-1] = dataclasses.replace(found[-1], evidence=mend)
+        return run.outcome(refusal.exit_code, status, refusal.message, tuple(found))
     layer = "guard" if status == "refused" else "connection"
-    finding = Finding(
-        "", "", layer, status, refusal.message, evidence=with_plan(refusal.hint, run.plan.arguments)
-    )
+    finding = Finding("", "", layer, status, refusal.message, evidence=mend)
     return run.outcome(refusal.exit_code, status, refusal.message, (finding,))
 
 

@@ -8,10 +8,10 @@ second. Any other way out is a rescue of every host that was touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future, wait
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
 
 from deployguard import faults
 from deployguard.errors import (
@@ -23,9 +23,11 @@ from deployguard.errors import (
     Refused,
     UsageError,
 )
+from deployguard.guards.base import Verdict
 from deployguard.plan.order import batches
 from deployguard.rollout import decide, guards, rescue, transaction
 from deployguard.rollout.member import Context, Member
+from deployguard.rollout.outcome import Override
 
 __all__ = ["Decisions", "Ending", "hand_over", "run", "start_connecting"]
 
@@ -42,6 +44,10 @@ class Decisions(Protocol):
         """Record the decision; the one that stands is on disk when this returns."""
         ...
 
+    def override(self, transaction: str, overrides: Iterable[Mapping[str, Any]]) -> None:
+        """Record guards that were gone over; on disk when this returns."""
+        ...
+
 
 @dataclass
 class Ending:
@@ -52,6 +58,7 @@ class Ending:
     unchanged: bool = False
     refusal: DeployguardError | None = None
     interrupted: bool = False
+    overrides: tuple[Override, ...] = ()
     notes: list[str] = field(default_factory=list)
 
 
@@ -87,15 +94,17 @@ def _run(
         fleet.each(transaction.begin, fleet.able())
         fleet.each(transaction.inspect, fleet.able())
         _stop_if_too_many(context, members)
-        guards.judge(context, fleet.able())
+        guards.note_unhealthy(context, fleet.able())
+        verdicts = guards.judge(context, fleet.able())
         if guards.nothing_to_do(fleet.able()) and len(fleet.able()) == len(members):
             ending.unchanged = True
             fleet.restore(fleet.able(), None)
             return
+        _go_over(context, decisions, verdicts, ending)
         fleet.each(transaction.stage, fleet.able())
         _stop_if_too_many(context, members)
         _roll(context, fleet)
-    except (Refused, Locked, UsageError) as refusal:
+    except (Refused, Locked, UsageError, JournalUnavailable) as refusal:
         ending.refusal = refusal
         fleet.restore(members, None)
         return
@@ -117,6 +126,22 @@ def _run(
     # Hosts that failed within `max_fail_percentage` go back alone.
     fleet.restore([m for m in members if m not in ready and m.begun], save)
     ending.committed = all(m.state == "committed" for m in ready)
+
+
+def _go_over(
+    context: Context, decisions: Decisions, verdicts: Sequence[Verdict], ending: Ending
+) -> None:
+    """Put on record which guards are gone over, before anything is done about it."""
+    found = guards.overrides(verdicts, context.owner)
+    if not found:
+        return
+    decisions.override(context.transaction, [asdict(each) for each in found])
+    ending.overrides = found
+    for each in found:
+        for words in each.refused:
+            context.record(
+                "inspect", "note", "", f"{each.guard} is overridden: {each.reason} ({words})"
+            )
 
 
 def start_connecting(context: Context, members: list[Member], executor: Executor) -> None:

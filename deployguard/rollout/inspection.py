@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from deployguard.drivers.registry import driver_of
 from deployguard.errors import DeployguardError, with_plan
+from deployguard.guards.base import Verdict
 from deployguard.rollout import guards, transaction
 from deployguard.rollout.deployment import Run
 from deployguard.rollout.member import Member
-from deployguard.rollout.preview import ComponentPreview, HostPreview, Preview
+from deployguard.rollout.preview import ComponentPreview, GuardPreview, HostPreview, Preview
 
 __all__ = ["inspect", "preview"]
 
@@ -37,6 +38,8 @@ def inspect(run: Run) -> dict[str, DeployguardError]:
 def preview(run: Run, failures: Mapping[str, DeployguardError]) -> Preview:
     """The answer of ``plan``, from members that :func:`inspect` has looked at."""
     hosts = []
+    able = [member for member in run.members if member.name not in failures]
+    verdicts = guards.verdicts(run.context, able) if able else []
     for member in run.members:
         if member.name in failures:
             error = failures[member.name]
@@ -44,8 +47,24 @@ def preview(run: Run, failures: Mapping[str, DeployguardError]) -> Preview:
             hosts.append(HostPreview(member.name, error=member.said(error), hint=mend))
             continue
         parts = tuple(_component(member, name) for name in member.order)
-        hosts.append(HostPreview(member.name, parts, tuple(guards.verdicts(run.context, member))))
-    return Preview(run.plan.name, run.version, run.plan.environment, tuple(hosts))
+        hosts.append(HostPreview(member.name, parts, _shown(verdicts, member.name)))
+    shown = _shown(verdicts, "")
+    return Preview(run.plan.name, run.version, run.plan.environment, tuple(hosts), shown)
+
+
+def _shown(verdicts: Sequence[Verdict], host: str) -> tuple[GuardPreview, ...]:
+    """The verdicts on one host, or on all of them for an empty name."""
+    return tuple(
+        (
+            verdict.guard,
+            not verdict.refuses,
+            f"overridden ({verdict.overridden}): {verdict.message}"
+            if verdict.overridden
+            else verdict.message,
+        )
+        for verdict in verdicts
+        if verdict.host == host
+    )
 
 
 def _component(member: Member, name: str) -> ComponentPreview:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from deployguard import faults
 from deployguard.drivers.base import Operation, Site
 from deployguard.errors import ActionFailed, DeployguardError, HostFailure
+from deployguard.guards.base import World
 from deployguard.onhost.probes import CheckData
 from deployguard.plan.model import Component, Host, Plan
 from deployguard.rollout.outcome import Event, Finding, HostOutcome, Listener
@@ -60,7 +61,17 @@ class Context:
     connect: Connect
     stop: threading.Event
     settle: Settle
+    world: World
+    version: str
     drift: str | None = None
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    fix: bool = False
+    rollback: bool = False
+
+    @property
+    def saves_handmade(self) -> bool:
+        """Whether a person said to go on over what was made by hand: it is kept then."""
+        return self.drift == "save" or not {"drift", "structure"}.isdisjoint(self.overrides)
 
 
 @dataclass

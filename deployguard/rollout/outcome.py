@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 from deployguard.errors import ExitCode
 from deployguard.health.finding import Finding
 
-__all__ = ["Event", "Finding", "HostOutcome", "Listener", "Outcome", "PHASES"]
+__all__ = ["Event", "Finding", "HostOutcome", "Listener", "Outcome", "Override", "PHASES"]
 
 #: The columns of the progress display, in order. ``restore`` only shows in a rescue.
 PHASES = ("connect", "inspect", "stage", "switch", "check", "commit", "restore")
@@ -61,6 +61,16 @@ class HostOutcome:
 
 
 @dataclass(frozen=True)
+class Override:
+    """A guard that refused and was gone over: why, by whom, and what it had said."""
+
+    guard: str
+    reason: str
+    by: str
+    refused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How the transaction ended. ``bool(outcome)`` is true when the new version is committed."""
 
@@ -89,6 +99,7 @@ class Outcome:
     incident_url: str | None = None
     postmortem: str | None = None
     report_errors: tuple[str, ...] = ()
+    overrides: tuple[Override, ...] = ()
     #: The plan as a command line names it: its path, with options where it needs them.
     source: str = ""
 
@@ -112,6 +123,10 @@ class Outcome:
                 "findings": tuple(_made(Finding, item) for item in data["findings"]),
                 "timeline": tuple(_made(Event, item) for item in data["timeline"]),
                 "report_errors": tuple(data["report_errors"]),
+                "overrides": tuple(
+                    Override(**{**_known(Override, item), "refused": tuple(item["refused"])})
+                    for item in data.get("overrides", ())
+                ),
             }
         )
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["ComponentPreview", "HostPreview", "Preview"]
+__all__ = ["ComponentPreview", "GuardPreview", "HostPreview", "Preview"]
+
+#: A guard's name, whether it lets the deploy pass, and its message.
+GuardPreview = tuple[str, bool, str]
 
 
 @dataclass(frozen=True)
@@ -55,19 +58,23 @@ class HostPreview:
 
     host: str
     components: tuple[ComponentPreview, ...] = ()
-    guards: tuple[tuple[str, bool, str], ...] = ()
+    guards: tuple[GuardPreview, ...] = ()
     error: str = ""
     hint: str = ""
 
 
 @dataclass(frozen=True)
 class Preview:
-    """The whole plan against the hosts' real state."""
+    """The whole plan against the hosts' real state.
+
+    ``guards`` are those that are asked once for all hosts.
+    """
 
     plan: str
     version: str
     environment: str
     hosts: tuple[HostPreview, ...] = ()
+    guards: tuple[GuardPreview, ...] = ()
 
     @property
     def changes(self) -> bool:
@@ -77,7 +84,8 @@ class Preview:
     @property
     def refused(self) -> bool:
         """Whether a guard would refuse the apply."""
-        return any(not passed for host in self.hosts for _, passed, _ in host.guards)
+        groups = [self.guards, *(host.guards for host in self.hosts)]
+        return any(not passed for guards in groups for _, passed, _ in guards)
 
     @property
     def failed(self) -> bool:

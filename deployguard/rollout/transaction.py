@@ -161,8 +161,8 @@ def stage(context: Context, member: Member) -> None:
 
 
 def _build(context: Context, member: Member) -> dict[str, Any]:
-    policies = [context.drift or c.drift for c in member.components.values()]
-    args = {"components": member.order, "save": "save" in policies}
+    save = context.saves_handmade or any(c.drift == "save" for c in member.components.values())
+    args = {"components": member.order, "save": save}
     for _ in range(REPAIRS):
         try:
             return member.call("stage", args)

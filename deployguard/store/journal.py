@@ -50,10 +50,19 @@ CREATE TABLE IF NOT EXISTS decisions (
     decision TEXT NOT NULL CHECK (decision IN ('commit', 'abort')),
     at REAL NOT NULL
 );
-PRAGMA user_version = 2;
+CREATE TABLE IF NOT EXISTS overrides (
+    transaction_id TEXT NOT NULL REFERENCES transactions (id),
+    guard TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    overridden_by TEXT NOT NULL,
+    refused TEXT NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (transaction_id, guard, reason)
+);
+PRAGMA user_version = 3;
 """
-#: 1 had no debts. Whatever a version adds is made where it is not there.
-_VERSION = 2
+#: 1 had no debts, 2 no overrides. Whatever a version adds is made where it is not there.
+_VERSION = 3
 
 
 #: How long another process may keep us waiting, in seconds.
@@ -90,6 +99,11 @@ class Journal(Protocol):
         """Every host that is owed a decision: ``transaction``, ``host``, ``reason``, ``since``."""
         ...
 
+    def override(self, transaction: str, overrides: Iterable[Mapping[str, Any]]) -> None:
+        """Record guards that were gone over: ``guard``, ``reason``, ``by`` and what it
+        ``refused``."""
+        ...
+
     def decision(self, transaction: str) -> str | None:
         """``commit``, ``abort`` or ``None``; no record means abort."""
         ...
@@ -103,11 +117,11 @@ class Journal(Protocol):
         ...
 
     def history(self, limit: int = 20, plan: str | None = None) -> list[dict[str, Any]]:
-        """The newest transactions, newest first."""
+        """The newest transactions, newest first, each with its ``overrides``."""
         ...
 
     def get(self, transaction: str) -> dict[str, Any] | None:
-        """One transaction with its whole outcome."""
+        """One transaction with its ``overrides`` and its whole outcome."""
         ...
 
     def named(self, prefix: str, limit: int = 10) -> list[str]:
@@ -257,6 +271,25 @@ class SqliteJournal:
             ).fetchall()
         return [dict(row) for row in rows]
 
+    def override(self, transaction: str, overrides: Iterable[Mapping[str, Any]]) -> None:
+        now = time.time()
+        with self._lock:
+            self.connection.executemany(
+                "INSERT INTO overrides VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                [
+                    (transaction, o["guard"], o["reason"], o["by"], json.dumps(o["refused"]), now)
+                    for o in overrides
+                ],
+            )
+
+    def _overrides(self, transaction: str) -> list[dict[str, Any]]:
+        rows = self.connection.execute(
+            'SELECT guard, reason, overridden_by AS "by", refused, at FROM overrides '
+            "WHERE transaction_id = ? ORDER BY rowid",
+            (transaction,),
+        ).fetchall()
+        return [{**dict(row), "refused": json.loads(row["refused"])} for row in rows]
+
     def decision(self, transaction: str) -> str | None:
         with self._lock:
             row = self.connection.execute(
@@ -295,16 +328,23 @@ class SqliteJournal:
                 "WHERE ? IS NULL OR plan = ? ORDER BY started_at DESC, id DESC LIMIT ?",
                 (plan, plan, limit),
             ).fetchall()
-        return [{**dict(row), "hosts": json.loads(row["hosts"])} for row in rows]
+            return [
+                {
+                    **dict(row),
+                    "hosts": json.loads(row["hosts"]),
+                    "overrides": self._overrides(row["id"]),
+                }
+                for row in rows
+            ]
 
     def get(self, transaction: str) -> dict[str, Any] | None:
         with self._lock:
             row = self.connection.execute(
                 "SELECT * FROM transactions WHERE id = ?", (transaction,)
             ).fetchone()
-        if row is None:
-            return None
-        found = dict(row)
+            if row is None:
+                return None
+            found = dict(row, overrides=self._overrides(transaction))
         found["hosts"] = json.loads(found["hosts"])
         found["outcome"] = json.loads(found["outcome"]) if found["outcome"] else None
         return found

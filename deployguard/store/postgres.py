@@ -63,10 +63,23 @@ CREATE TABLE IF NOT EXISTS deployguard_debts (
     since double precision NOT NULL,
     PRIMARY KEY (transaction_id, host)
 );
+CREATE TABLE IF NOT EXISTS deployguard_overrides (
+    transaction_id text NOT NULL REFERENCES deployguard_transactions (id),
+    guard text NOT NULL,
+    reason text NOT NULL,
+    overridden_by text NOT NULL,
+    refused jsonb NOT NULL,
+    at double precision NOT NULL,
+    PRIMARY KEY (transaction_id, guard, reason)
+);
 """
+_OVERRIDES = """\
+(SELECT coalesce(jsonb_agg(jsonb_build_object('guard', guard, 'reason', reason,
+    'by', overridden_by, 'refused', refused, 'at', at) ORDER BY at, guard), '[]')
+ FROM deployguard_overrides WHERE transaction_id = id) AS overrides"""
 _HISTORY = (
     "id, plan, version, environment, source, owner, hosts, started_at, ended_at, status, "
-    "exit_code, summary"
+    f"exit_code, summary, {_OVERRIDES}"
 )
 
 Answer = TypeVar("Answer")
@@ -198,6 +211,21 @@ class PostgresJournal:
             )
         )
 
+    def override(self, transaction: str, overrides: Iterable[Mapping[str, Any]]) -> None:
+        for one in overrides:
+            self._do(
+                "INSERT INTO deployguard_overrides VALUES (%s, %s, %s, %s, %s, %s) "
+                "ON CONFLICT DO NOTHING",
+                (
+                    transaction,
+                    one["guard"],
+                    _storable(one["reason"]),
+                    one["by"],
+                    json.dumps(_storable(one["refused"])),
+                    time.time(),
+                ),
+            )
+
     def end(self, transaction: str, outcome: Mapping[str, Any]) -> None:
         self._do(
             "UPDATE deployguard_transactions SET ended_at = %s, status = %s, exit_code = %s, "
@@ -231,7 +259,11 @@ class PostgresJournal:
         )
 
     def get(self, transaction: str) -> dict[str, Any] | None:
-        rows = self._rows("SELECT * FROM deployguard_transactions WHERE id = %s", (transaction,))
+        rows = self._rows(
+            f"SELECT {_HISTORY}, outcome FROM deployguard_transactions "  # noqa: S608 - our columns
+            "WHERE id = %s",
+            (transaction,),
+        )
         return dict(rows[0]) if rows else None
 
     def named(self, prefix: str, limit: int = 10) -> list[str]:

@@ -11,6 +11,7 @@ import yaml
 
 from deployguard.cli.main import COMMANDS
 from deployguard.errors import EXPLANATIONS, ExitCode
+from deployguard.guards.registry import ALWAYS, GUARDS
 from deployguard.onhost import machine
 from deployguard.plan.schema import json_schema
 from tests.docs.pages import ROOT, rows, section, table, words
@@ -49,6 +50,20 @@ def test_the_step_of_the_readme_fits_the_action() -> None:
     action = yaml.safe_load((ROOT / "action.yml").read_text())
     assert set(step["with"]) <= set(action["inputs"])
     assert action["inputs"]["plan"]["required"] is True and "plan" in step["with"]
+
+
+# --- the guards ---------------------------------------------------------------------------------
+
+
+def test_guards_are_those_of_the_registry() -> None:
+    """Every guard has its row and its section, and the row says whether a rollback asks it."""
+    page = ROOT / "docs" / "guards.md"
+    always = [judge.__module__.rpartition(".")[2] for judge in ALWAYS]
+    wanted = dict.fromkeys(always, "yes")
+    wanted |= {name: "yes" if kind.protects == "host" else "no" for name, kind in GUARDS.items()}
+    assert {words(row[0])[0]: row[2] for row in table(page, "guards")} == wanted
+    for name in GUARDS:
+        assert "**When it refuses**" in section(page, name) or name == "disk"
 
 
 # --- the plan -----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import unquote, urlencode
 
+from tests.github.commits import Commits
 from tests.github.contract import Answer, Call, contract
 
 EPOCH = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -35,6 +36,7 @@ class Repository:
     issues: dict[int, dict[str, Any]] = field(default_factory=dict)
     comments: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     labels: dict[str, dict[str, Any]] = field(default_factory=dict)
+    commits: Commits = field(default_factory=Commits)
     ticks: int = 0
 
     def answer(self, call: Call) -> Answer:
@@ -67,6 +69,8 @@ class Repository:
             ("get", f"{_REPO}/labels"): self._list_labels,
             ("post", f"{_REPO}/labels"): self._create_label,
             ("get", f"{_REPO}/labels/{{name}}"): self._get_label,
+            ("get", f"{_REPO}/commits/{{ref}}/status"): self._combined_status,
+            ("get", f"{_REPO}/commits/{{ref}}/check-runs"): self._list_check_runs,
         }
 
     def _about(self, call: Call) -> Answer:
@@ -165,6 +169,27 @@ class Repository:
     def _get_label(self, call: Call) -> Answer:
         label = self.labels.get(unquote(call.path.rpartition("/")[2]))
         return error(404, "Not Found") if label is None else Answer(200, label)
+
+    def _combined_status(self, call: Call) -> Answer:
+        sha = self.commits.sha_of(unquote(call.path.split("/")[-2]))
+        if sha is None:
+            return error(404, "Not Found")
+        found = self.commits.statuses(sha)
+        combined = contract().example("combined-commit-status")
+        api = f"{self.base}/repos/{self.name}"
+        combined |= {"sha": sha, "total_count": len(found), "url": f"{api}/commits/{sha}/status"}
+        combined |= {"commit_url": f"{api}/commits/{sha}", "state": self.commits.state(sha)}
+        page = self._page(call, found)
+        return Answer(200, combined | {"statuses": page.content}, page.headers)
+
+    def _list_check_runs(self, call: Call) -> Answer:
+        sha = self.commits.sha_of(unquote(call.path.split("/")[-2]))
+        if sha is None:
+            return error(404, "Not Found")
+        found = self.commits.check_runs(sha, latest=dict(call.query).get("filter") != "all")
+        page = self._page(call, found)
+        runs = {"total_count": len(found), "check_runs": page.content}
+        return Answer(200, runs, page.headers)
 
     def _new_issue(
         self, title: str, body: str | None, labels: tuple[str, ...], *, pull: bool = False

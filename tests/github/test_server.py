@@ -187,3 +187,24 @@ def test_the_committed_description_is_what_the_trimming_makes() -> None:
     assert {path: tuple(sorted(methods)) for path, methods in committed["paths"].items()} == {
         path: tuple(sorted(methods)) for path, methods in OPERATIONS.items()
     }
+
+
+def test_what_was_reported_on_a_commit(github: GitHubServer) -> None:
+    """By SHA, tag or branch: the last status of each context, the last run of each name."""
+    sha = github.repository.commits.push("a" * 40, "v2", "release/2")
+    assert github.repository.commits.sha_of("aaaa") is None
+    with _client(github) as client:
+        for ref in ("v2", "release%2F2", "aaaaaaa", sha):
+            nothing = client.get(f"{REPO}/commits/{ref}/status").json()
+            assert (nothing["sha"], nothing["state"], nothing["total_count"]) == (sha, "pending", 0)
+        github.repository.commits.set_status(sha, "old", "failure")
+        github.repository.commits.set_status(sha, "old", "success")
+        assert client.get(f"{REPO}/commits/v2/status").json()["state"] == "success"
+        github.repository.commits.set_check(sha, "test", conclusion="failure")
+        github.repository.commits.set_check(sha, "test", status="in_progress")
+        runs = client.get(f"{REPO}/commits/v2/check-runs").json()["check_runs"]
+        assert [(run["status"], run["conclusion"]) for run in runs] == [("in_progress", None)]
+        every = client.get(f"{REPO}/commits/v2/check-runs?filter=all&per_page=1")
+        assert every.json()["total_count"] == 2 and "next" in every.links
+        for what in ("status", "check-runs"):
+            assert client.get(f"{REPO}/commits/v9/{what}").status_code == 404

@@ -33,6 +33,8 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     f"{_ISSUE}/comments": ("get", "post"),
     f"{_REPO}/labels": ("get", "post"),
     f"{_REPO}/labels/{{name}}": ("get",),
+    f"{_REPO}/commits/{{ref}}/status": ("get",),
+    f"{_REPO}/commits/{{ref}}/check-runs": ("get",),
 }
 
 # Error bodies GitHub sends for statuses an operation does not document (401, 429): the server

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from deployguard.report.delivery import Rejected, Undelivered
+from deployguard.delivery import Rejected, Undelivered
 from deployguard.report.github import GitHubIssues, IncidentReport
 from tests.github.contract import Answer
 from tests.github.server import TOKEN, Fault, GitHubServer, checked

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from deployguard.report.delivery import Rejected, Undelivered
+from deployguard.delivery import Rejected, Undelivered
 from deployguard.report.github import GitHubIssues
 from deployguard.report.outbox import Entry, Outbox
 from tests.github.server import TOKEN, GitHubServer, checked

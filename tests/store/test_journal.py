@@ -217,3 +217,31 @@ def test_somebody_keeps_it(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(InternalError, match="another program has held") as caught:
             begin(journal, "one")
     assert f"fuser {file}" in caught.value.hint
+
+
+OVERRIDE = {"guard": "ci", "reason": "down", "by": "ann@laptop", "refused": ["v2 is not green"]}
+
+
+def test_overrides(file: Path) -> None:
+    """They are in the history at once, whatever becomes of the deploy; once, if told twice."""
+    journal = SqliteJournal(file)
+    begin(journal, "one")
+    begin(journal, "two", at=2.0)
+    journal.override("one", [OVERRIDE, {**OVERRIDE, "guard": "window"}])
+    journal.override("one", [OVERRIDE])
+    two, one = SqliteJournal(file).history()
+    assert two["overrides"] == []
+    assert [each["guard"] for each in one["overrides"]] == ["ci", "window"]
+    whole = journal.get("one")
+    assert whole is not None and OVERRIDE.items() <= whole["overrides"][0].items()
+
+
+def test_a_journal_that_knows_no_overrides(file: Path) -> None:
+    """Made by the version before: the table is added."""
+    old = SqliteJournal(file)
+    begin(old, "one")
+    old.connection.executescript("DROP TABLE overrides; PRAGMA user_version = 2;")
+    old.close()
+    journal = SqliteJournal(file)
+    journal.override("one", [OVERRIDE])
+    assert journal.history()[0]["overrides"][0]["reason"] == "down"

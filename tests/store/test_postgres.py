@@ -84,6 +84,20 @@ def test_debts(journal: Journal) -> None:
     assert [debt["host"] for debt in journal.debts()] == ["web2"]
 
 
+def test_overrides(journal: Journal) -> None:
+    """Once, whoever looks; with NUL and half of a surrogate pair in the words of a host."""
+    begin(journal, "one")
+    words = ["a file named \0 and \udcff"]
+    override = {"guard": "drift", "reason": "mine", "by": "ann@laptop", "refused": words}
+    journal.override("one", [override])
+    journal.override("one", [override])
+    (row,) = journal.history()
+    assert [(each["guard"], each["reason"]) for each in row["overrides"]] == [("drift", "mine")]
+    whole = journal.get("one")
+    assert whole is not None and whole["outcome"] is None
+    assert whole["overrides"][0]["refused"] == ["a file named \\0 and \\udcff"]
+
+
 def test_many_decide_at_once(journal: Journal, server: Postgres) -> None:
     """One record stands; everybody is told that one."""
     begin(journal, "one")

@@ -13,22 +13,19 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
-from deployguard.report.delivery import Rejected, Undelivered
+from deployguard.delivery import Rejected, Undelivered
 
 if TYPE_CHECKING:
     from httpx2 import Client, Request
 
-__all__ = ["Missing", "Reply", "Session", "session"]
+__all__ = ["HINTS", "Missing", "Reply", "Session", "session"]
 
 MOST_ANSWER = 64 << 20  # a page of 100 full issues is 6.5 MB, or 26 MB outside of ASCII
 UNSAID_WAIT = 60.0  # what GitHub asks for when a rate limit names no time
 
-_HINTS = {
+HINTS = {
     401: "the token is wrong or has expired; a GITHUB_TOKEN ends with its job",
-    403: "the token needs the permission issues: write on this repository",
     404: "check the name; a private repository the token cannot see is answered like this too",
-    410: "issues are disabled in this repository",
-    422: "GitHub refused the content of the report",
 }
 
 
@@ -48,6 +45,13 @@ class Reply:
             raise Undelivered(f"GitHub answered {self.status} with something else than JSON")
         return value
 
+    def members(self, within: str = "") -> list[Any]:
+        """The list that the body is, or that stands in it under ``within``."""
+        found = self.json(dict).get(within) if within else self.json(list)
+        if not isinstance(found, list):
+            raise Undelivered(f"GitHub answered {self.status} without {within}")
+        return found
+
 
 class Missing(Rejected):
     """404 or 410: what was asked for is not there, or not for this token to see."""
@@ -61,11 +65,15 @@ def session(
     clock: Callable[[], float],
     timeout: float,
     deadline: float,
+    hints: Mapping[int, str] = HINTS,
 ) -> Iterator[Session]:
-    """A connection to what is below ``base_url``, good until ``deadline`` seconds from now."""
+    """A connection to what is below ``base_url``, good until ``deadline`` seconds from now.
+
+    ``hints`` are the mends for statuses that GitHub refuses with.
+    """
     if not _usable(token()):
-        raise Rejected("the GitHub token is empty or no token at all", _HINTS[401])
-    import httpx2  # here, not above: importing it costs 80 ms that no successful deploy owes
+        raise Rejected("the GitHub token is empty or no token at all", HINTS[401])
+    import httpx2  # here, not above: importing it costs 80 ms that not every deploy owes
 
     def authorise(request: Request) -> Request:
         request.headers["Authorization"] = f"Bearer {token().strip()}"
@@ -79,7 +87,7 @@ def session(
     with httpx2.Client(
         base_url=base_url, auth=authorise, headers=headers, timeout=timeout
     ) as client:
-        yield Session(client, token, clock, clock() + deadline)
+        yield Session(client, token, clock, clock() + deadline, hints)
 
 
 class Session:
@@ -91,24 +99,27 @@ class Session:
         token: Callable[[], str],
         clock: Callable[[], float],
         give_up: float,
+        hints: Mapping[int, str],
     ) -> None:
         self._client = client
+        self._hints = hints
         self._token = token
         self._clock = clock
         self.give_up = give_up
 
     def pages(
-        self, path: str, query: Mapping[str, Any], *, most: int | None = None
+        self, path: str, query: Mapping[str, Any], *, most: int | None = None, within: str = ""
     ) -> Iterator[dict[str, Any]]:
         """The members of a list, pull requests left out, which GitHub lists among the issues.
 
-        Of the link to the next page only the query is used: the link's host is for the server to
+        ``within`` is the field that holds the list, where the answer is an object around it. Of
+        the link to the next page only the query is used: the link's host is for the server to
         choose, and the token must not follow it.
         """
         asked: dict[str, Any] | None = {**query, "per_page": 100}
         while asked is not None and most != 0:
             reply = self.request("GET", path, query=asked)
-            for member in reply.json(list):
+            for member in reply.members(within):
                 if isinstance(member, dict) and "pull_request" not in member:
                     yield member
             asked = reply.next_query
@@ -124,7 +135,7 @@ class Session:
     ) -> Reply:
         """One request, not repeated; anything but a success is raised as what to do about it."""
         if self._clock() > self.give_up:
-            raise Undelivered(f"{method} {path}: the deadline for reporting has passed")
+            raise Undelivered(f"{method} {path}: the deadline for GitHub has passed")
         problem = reply = None
         try:
             reply = self._exchange(method, path, query, content)
@@ -146,7 +157,7 @@ class Session:
         if 300 <= reply.status < 400:
             raise Rejected(said, "the repository has moved: use its new owner/name")
         refusal = Missing if reply.status in (404, 410) else Rejected
-        raise refusal(said, _HINTS.get(reply.status, ""))
+        raise refusal(said, self._hints.get(reply.status, ""))
 
     def _exchange(
         self,
