@@ -53,7 +53,8 @@ class CollectorData(_CollectorBase, total=False):
         The file ``path``.
     ``tree``
         The tree at ``path``: its listing, how it differs from the manifest in the file
-        ``manifest`` (``staged`` is that of what was deployed), less the globs in ``ignore``, and the files that were added or changed.
+        ``manifest`` (``staged`` is that of what was deployed), less the globs in ``ignore``, and
+        the files that were added or changed.
     ``facts``
         Load, memory, disks at ``paths``, sockets, processes.
     """
