@@ -1,8 +1,8 @@
 """The failed tree as evidence: its listing, how it differs, and the files that differ.
 
 Nothing is hashed to find the changes, a large tree must not delay the restore: what has the size
-and time of a manifest has the digest that it gives. A build gives every file a new time, so what was
-deployed is known by its own manifest, and has changed only if its digest is not the old one.
+and time of a manifest has the digest that it gives. A build gives every file a new time, so what
+was deployed is known by its own manifest, and has changed only if its digest is not the old one.
 """
 
 from __future__ import annotations
