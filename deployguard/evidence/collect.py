@@ -80,6 +80,7 @@ def component_collectors(
         "log": manager.get("log"),
         "pid_file": manager.get("pid_file"),
         "status": manager.get("argv"),
+        "manager": manager,
     }
     found = _load(manager.get("driver", "none"), values, folder or forensics())
     for collector in found:
@@ -134,5 +135,7 @@ def _value(value: Any, values: Mapping[str, Any]) -> Any:
     alone = _NAME.fullmatch(value)
     if alone:
         given = values[alone[1]]
+        if isinstance(given, Mapping):
+            return dict(given)
         return list(given) if isinstance(given, (list, tuple)) else given
     return _NAME.sub(lambda match: str(values[match[1]]), value)

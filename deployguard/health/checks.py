@@ -17,7 +17,7 @@ from deployguard.plan.check import (
 )
 from deployguard.plan.model import Component
 
-__all__ = ["compile_checks"]
+__all__ = ["compile_checks", "compile_imports"]
 
 
 def compile_checks(
@@ -31,7 +31,8 @@ def compile_checks(
     A component with a service and no ``process`` check gets one, as long as its longest soak:
     nothing else sees a service that dies and is started again between two looks.
     """
-    checks = list(component.checks)
+    # The modules of a release are looked for before it runs; see `compile_imports`.
+    checks = [check for check in component.checks if check.kind != "imports"]
     if manager and not any(check.kind == "process" for check in checks):
         soak = max((check.spec.min_healthy_time for check in checks), default=0.0)
         checks.insert(0, Check.model_validate({"process": {"min_healthy_time": soak}}))
@@ -41,6 +42,29 @@ def compile_checks(
         data = _common(name, check, taken)
         _add_parameters(data, check.spec, component, version, manager)
         compiled.append(data)
+    return compiled
+
+
+def compile_imports(name: str, component: Component) -> list[dict[str, Any]]:
+    """The ``imports`` checks of one component, as the host makes them of the staged tree."""
+    compiled: list[dict[str, Any]] = []
+    taken: set[str] = set()
+    for check in component.checks:
+        spec = check.imports
+        if spec is None:
+            continue
+        for language, entries in (("node", spec.node), ("python", spec.python)):
+            if entries:
+                data: dict[str, Any] = {**_common(name, check, taken)}
+                data.update(
+                    language=language,
+                    entries=list(entries),
+                    packages=spec.packages,
+                    interpreter=spec.interpreter,
+                    roots=list(spec.roots),
+                    own=list(spec.own),
+                )
+                compiled.append(data)
     return compiled
 
 

@@ -62,7 +62,8 @@ def _process_against_port(processes: Sequence[Entry], ports: Sequence[Entry]) ->
         for port in ports:
             evidence = _quote(process, port)
             if _is(process, "healthy") and _is(port, "unhealthy"):
-                yield "process/port", f"{_said(process)}, but {port['message']}", evidence
+                message = f"process up, not serving: {_said(process)}, but {port['message']}"
+                yield "process/port", message, evidence
             if _down(process) and _is(port, "healthy"):
                 message = f"{_said(process)}, but {port['message']}: something else listens there"
                 yield "process/port", message, evidence
@@ -114,6 +115,8 @@ def _said(process: Entry) -> str:
     observed = process["observed"]
     if "active" in observed:
         return f"the process manager says {observed['active']}"
+    if "pm2" in observed:
+        return f"PM2 says {observed['pm2']}"
     if "status" in observed:
         return f"the status command ended with {observed['status']}"
     return "the process runs" if "pid" in observed else "the process is gone"

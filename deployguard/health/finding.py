@@ -11,8 +11,9 @@ __all__ = ["Finding"]
 class Finding:
     """One check that failed, one layer that disagrees, one step that broke, in words.
 
-    ``layer`` is ``process``, ``port``, ``http``, ``tcp``, ``command``, ``step``, ``connection``,
-    ``guard``, ``drift``, ``disagreement`` or ``log``. ``evidence`` is what was seen, or the mend.
+    ``layer`` is ``process``, ``port``, ``http``, ``tcp``, ``command``, ``imports``, ``step``,
+    ``connection``, ``guard``, ``drift``, ``disagreement`` or ``log``. ``evidence`` is what was
+    seen, or the mend.
     """
 
     host: str

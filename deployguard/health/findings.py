@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from deployguard.health.disagreement import disagreements
 from deployguard.health.finding import Finding
 
-__all__ = ["from_results", "step_failed"]
+__all__ = ["from_imports", "from_results", "step_failed"]
 
 
 class Versioned(Protocol):
@@ -33,6 +33,24 @@ def from_results(
     failed.sort(key=lambda check: (not check["required"], not check["settled"]))
     versions = {name: source.version for name, source in sources.items()}
     return [_of_check(host, check) for check in failed] + disagreements(host, checks, versions)
+
+
+def from_imports(host: str, looked: Iterable[Mapping[str, Any]]) -> list[Finding]:
+    """One finding for each ``imports`` check that is not healthy, or that could not be made."""
+    return [
+        Finding(
+            host,
+            str(check["component"]),
+            "imports",
+            str(check["name"]),
+            str(check["message"])
+            if check["state"] == "unhealthy"
+            else f"whether its modules resolve is not known: {check['message']}",
+            bool(check["critical"]),
+        )
+        for check in looked
+        if check["state"] != "healthy"
+    ]
 
 
 def step_failed(host: str, operation: str, reason: str, mend: str = "") -> Finding:

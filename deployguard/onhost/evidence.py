@@ -57,6 +57,8 @@ class CollectorData(_CollectorBase, total=False):
         the files that were added or changed.
     ``facts``
         Load, memory, disks at ``paths``, sockets, processes.
+    ``pm2``, ``pm2_log``
+        The table of the PM2 daemon of ``manager``, and the logs of its processes from the mark on.
     """
 
     component: str
@@ -74,6 +76,7 @@ class CollectorData(_CollectorBase, total=False):
     manifest: str
     staged: str
     ignore: List[str]
+    manager: Dict[str, Any]
 
 
 class Kept(NamedTuple):
@@ -96,6 +99,10 @@ def mark(collectors: Sequence[CollectorData], system: System) -> Dict[str, Dict[
             marks[collector["id"]] = {"cursor": cursors[scope], "since": system.now()}
         elif collector["kind"] == "tail":
             marks[collector["id"]] = _end_of_file(collector["path"])
+        elif collector["kind"] == "pm2_log":
+            from deployguard.onhost import pm2evidence
+
+            marks[collector["id"]] = pm2evidence.mark(collector["manager"], system)
     return marks
 
 
@@ -339,6 +346,20 @@ def _facts(
     return Kept(write_file(directory, collector["to"], data))
 
 
+def _pm2(
+    collector: CollectorData, directory: str, system: System, share: Share, at: Dict[str, Any]
+) -> Kept:
+    from deployguard.onhost import pm2evidence
+
+    manager = collector["manager"]
+    if collector["kind"] == "pm2":
+        data = pm2evidence.table(manager, system, share.seconds())
+    else:
+        data = pm2evidence.logs(manager, at, system, share.max_bytes, share.seconds())
+    kept = bounded(data, share.max_bytes)
+    return Kept(write_file(directory, collector["to"], kept), len(kept) < len(data))
+
+
 _Work = Callable[[CollectorData, str, System, Share, Dict[str, Any]], Kept]
 _KINDS: Dict[str, _Work] = {
     "command": _command,
@@ -347,4 +368,6 @@ _KINDS: Dict[str, _Work] = {
     "file": _file,
     "tree": _tree,
     "facts": _facts,
+    "pm2": _pm2,
+    "pm2_log": _pm2,
 }

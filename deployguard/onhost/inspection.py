@@ -351,6 +351,11 @@ def observe(system: System, questions: Sequence[Dict[str, Any]]) -> Dict[str, An
         if question["kind"] == "process":
             answers[question["field"]] = _observe_process(question["pid_file"], system)
             continue
+        if question["kind"] == "pm2":
+            from deployguard.onhost import pm2
+
+            answers[question["field"]] = pm2.observe(question["service"], system)
+            continue
         result = system.run(
             question["argv"], env=question.get("env"), timeout=question.get("timeout", 30.0)
         )
@@ -360,6 +365,17 @@ def observe(system: System, questions: Sequence[Dict[str, Any]]) -> Dict[str, An
         else:
             answers[question["field"]] = {"status": result.status}
     return answers
+
+
+def demand_usable(answers: Dict[str, Any]) -> None:
+    """Raise :class:`NotManageable` where an answer says that the plan cannot be met here.
+
+    Only before anything is touched: after a restore the same answer is a difference.
+    """
+    for answer in answers.values():
+        refused = answer.get("refused")
+        if refused:
+            raise NotManageable(refused["message"], refused["hint"])
 
 
 def _observe_process(pid_file: str, system: System) -> Dict[str, Any]:

@@ -30,6 +30,8 @@ Actions:
     ``timeout``.
 ``snapshot``
     ``component``: look at the live tree once more, now that its service has stopped.
+``pm2``
+    ``verb`` and ``service``: see :mod:`deployguard.onhost.pm2actions`.
 """
 
 from __future__ import annotations
@@ -89,7 +91,10 @@ class Executor:
     def do(self, procedure: Sequence[Operation]) -> None:
         """Run every operation in order. Raises :class:`OperationFailed` at the first that fails."""
         for index, operation in enumerate(procedure):
-            facts = self._facts(operation)
+            try:
+                facts = self._facts(operation)
+            except ActionError as error:
+                raise OperationFailed(operation["id"], operation["title"], str(error)) from error
             self._journal.append("intent", operation=index, id=operation["id"], facts=facts)
             self._emit({"operation": operation["title"], "status": "started"})
             try:
@@ -153,7 +158,27 @@ class Executor:
                     path: _identity(os.path.join(source, path))
                     for path in matches(source, patterns)
                 }
+        for action in operation["undo"]:
+            if action["act"] == "pm2" and action["verb"] == "restore":
+                facts["pm2"] = self._keep(action)
         return facts
+
+    def _keep(self, action: Action) -> Facts:
+        from deployguard.onhost import pm2actions
+
+        try:
+            return pm2actions.keep(action, os.path.dirname(self._journal.path), self._system)
+        except pm2actions.Failed as error:
+            raise ActionError(str(error)) from error
+
+    def _pm2(self, action: Action, facts: Facts) -> None:
+        from deployguard.onhost import pm2actions
+
+        folder = os.path.dirname(self._journal.path)
+        try:
+            pm2actions.perform(action, folder, facts.get("pm2"), self._system)
+        except pm2actions.Failed as error:
+            raise ActionError(str(error)) from error
 
     def _perform(self, action: Action, facts: Facts) -> None:
         kind = action["act"]
@@ -173,6 +198,8 @@ class Executor:
             terminate(action, self._system)
         elif kind == "snapshot":
             self._snapshot(action["component"])
+        elif kind == "pm2":
+            self._pm2(action, facts)
         else:
             raise ActionError("unknown action %r" % kind)
 

@@ -29,6 +29,7 @@ from deployguard.onhost.deadman import Deadman
 from deployguard.onhost.faults import Faults
 from deployguard.onhost.inspection import (
     View,
+    demand_usable,
     file_entry,
     look,
     observe,
@@ -247,6 +248,7 @@ class Participant:
             wanted = self._manifests[source["digest"]] if source["kind"] == "manifest" else None
             view, result = look(self._state, target, wanted, args["transaction"])
             result["observed"] = observe(self._system, target["observe"])
+            demand_usable(result["observed"])
             self._views[target["name"]] = view
             components[target["name"]] = result
         baseline = None
@@ -304,8 +306,19 @@ class Participant:
         durable.sync_trees([self.folder, *(os.path.dirname(path) for path in beside)])
         for view in views:
             assembly.vouch_for(self.folder, view)
+        found = self._look_at_imports(args.get("imports") or [])
         journal.enter(machine.STAGE, "staged")
-        return {"state": self.state, "saved": saved}
+        return {"state": self.state, "saved": saved, "imports": found}
+
+    def _look_at_imports(self, checks: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
+        """Whether what was staged would find its modules; the controller judges."""
+        if not checks:
+            return []
+        from deployguard.onhost import imports
+
+        return [
+            imports.look(check, self._views[check["component"]], self._system) for check in checks
+        ]
 
     def _build(self, view: View) -> None:
         missing = assembly.build_tree(self.folder, view, self._blob_store())

@@ -37,6 +37,10 @@ def ask(manager: ProcessManager, timeout: float, system: System) -> Finding:
         return _pid_file(manager, system)
     if driver == "command":
         return _status_command(manager, timeout, system)
+    if driver == "pm2":
+        from deployguard.onhost import pm2
+
+        return pm2.sample(dict(manager), timeout, system)
     return finding(UNKNOWN, "no way to ask the driver %r" % driver)
 
 

@@ -25,7 +25,8 @@ class ProcessManager(TypedDict, total=False):
 
     ``systemd``: ``unit``, ``scope`` (``system`` or ``user``) and ``env``. ``process``:
     ``pid_file``, a JSON file with ``pid`` and ``start_time``. ``command``: ``argv`` and ``env``,
-    status 0 means running.
+    status 0 means running. ``pm2``: ``names``, ``home``, ``user``, and ``reloaded`` where a deploy
+    reloads them.
     """
 
     driver: str
@@ -34,6 +35,10 @@ class ProcessManager(TypedDict, total=False):
     pid_file: str
     argv: List[str]
     env: Dict[str, str]
+    names: List[str]
+    home: str
+    user: str
+    reloaded: bool
 
 
 class _CheckBase(TypedDict):

@@ -26,6 +26,10 @@ _OF_A_TREE = ("version", "transaction", "committed_at", "tree", "manifest")
 #: Ended transactions that a host remembers, with their journals and evidence.
 KEPT_TRANSACTIONS = 20
 
+#: Begins the names of files in which a process manager's state is kept until the end. It may hold
+#: environments, and with them secrets.
+KEPT_STATE = "kept-"
+
 #: A managed file larger than this is restored like any other, but not kept for later rollbacks.
 KEPT_FILE_BYTES = 1024 * 1024
 
@@ -325,6 +329,9 @@ def _kept_file(file: Dict[str, Any]) -> Dict[str, Any]:
 def _clear(folder: str) -> None:
     durable.sweep(folder)
     _unlink(os.path.join(folder, "reserve"))
+    for name in os.listdir(folder):
+        if name.startswith(KEPT_STATE):
+            _unlink(os.path.join(folder, name))
     blobs = os.path.join(folder, "blobs")
     if os.path.isdir(blobs):
         durable.remove_tree(blobs)

@@ -150,6 +150,7 @@ class System:
         max_output: int = MAX_OUTPUT,
         user: Optional[str] = None,
         grace: float = TERM_GRACE,
+        clean: bool = False,
     ) -> Completed:
         """Run a program to its end, or for ``timeout`` seconds. Never raises for a program that
         cannot be started.
@@ -158,7 +159,7 @@ class System:
         ``grace`` SIGKILL. Daemons that the program leaves behind after a normal end live on, and
         holding its pipes open does not hold us. Each of stdout and stderr is kept up to
         ``max_output`` bytes, the first and the last half. ``env`` is added to our own
-        environment; ``user`` needs root.
+        environment, or with ``clean`` is all of it; ``user`` needs root.
         """
         import subprocess
 
@@ -172,7 +173,7 @@ class System:
             become, account = _account(user)
             process = subprocess.Popen(
                 list(argv),
-                env=_environment(account, env),
+                env=dict(env or {}) if clean else _environment(account, env),
                 cwd=cwd,
                 stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
                 stdout=subprocess.PIPE,

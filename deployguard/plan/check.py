@@ -14,6 +14,7 @@ __all__ = [
     "CheckOptions",
     "CommandCheck",
     "HttpCheck",
+    "ImportsCheck",
     "PortCheck",
     "ProcessCheck",
     "TcpCheck",
@@ -78,6 +79,25 @@ class CommandCheck(CheckOptions):
     directory: AbsolutePath | None = Field(None, description="Working directory; the live tree.")
 
 
+class ImportsCheck(CheckOptions):
+    """The release's own modules resolve; asked of the staged tree, before the switch."""
+
+    node: tuple[str, ...] = Field((), description="Node: files that are started, in the tree.")
+    python: tuple[str, ...] = Field(
+        (), description="Python: modules or files that are started, as `shop.main` or `manage.py`."
+    )
+    packages: bool = Field(True, description="Installed packages must be there as well.")
+    interpreter: str | None = Field(
+        None, description="Python: what runs it; `.venv`, `venv` or `env` of the tree, or python3."
+    )
+    roots: tuple[str, ...] = Field(
+        (".",), description="Python: folders in the tree that modules are looked for in."
+    )
+    own: tuple[str, ...] = Field(
+        (), description="Python: top-level names that are the release's, even where it lacks them."
+    )
+
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -97,7 +117,7 @@ def _argv_shorthand(value: object) -> object:
 class Check(OneOf):
     """One check of a component; exactly one kind."""
 
-    KINDS: ClassVar[tuple[str, ...]] = ("process", "port", "http", "tcp", "command")
+    KINDS: ClassVar[tuple[str, ...]] = ("process", "port", "http", "tcp", "command", "imports")
     process: ProcessCheck | None = Field(
         None, description="The service runs and did not restart; `process: {}` is enough."
     )
@@ -121,3 +141,6 @@ class Check(OneOf):
         ]
         | None
     ) = Field(None, description="A command on the host ends with exit status 0.")
+    imports: ImportsCheck | None = Field(
+        None, description="The release's modules resolve, before the switch."
+    )

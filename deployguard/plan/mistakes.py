@@ -41,6 +41,7 @@ _EXPECTED = {
 _EXPECTED_BLOCK = {
     "Artifact": "a path, or a block with `path`",
     "SystemdService": "a unit name, or a block with `unit`",
+    "Pm2Service": "a process name, or a block with `name`",
     "PortCheck": "a port number, or a block with `number`",
     "HttpCheck": "a URL, or a block with `url`",
     "CommandCheck": "a list of arguments, or a block with `argv`",
@@ -52,6 +53,10 @@ _PATTERNS = {
     r"^[^/\s]+\.(service|socket|timer|target|path)$": (
         "is not a systemd unit; give its full name, as in backend.service"
     ),
+    r"^[A-Za-z0-9@_][A-Za-z0-9@._:-]*$": (
+        "is not a PM2 process name; use letters, digits, @, ., _, : and -"
+    ),
+    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "is not one word; use letters, digits, ., _ and -",
     r"^https?://": "is not a URL; it starts with http:// or https://",
     r"^[^/\s]+/[^/\s]+$": "is not a repository; write it as owner/name",
     r"^[^\s~^:?*\[\\-][^\s~^:?*\[\\]*$": (

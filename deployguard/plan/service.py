@@ -9,7 +9,14 @@ from pydantic import BeforeValidator, Field, model_validator
 from deployguard.plan.block import Block, OneOf
 from deployguard.plan.quantity import AbsolutePath, Argv, Duration, Mode
 
-__all__ = ["CommandService", "ManagedFile", "ProcessService", "Service", "SystemdService"]
+__all__ = [
+    "CommandService",
+    "ManagedFile",
+    "Pm2Service",
+    "ProcessService",
+    "Service",
+    "SystemdService",
+]
 
 
 class ManagedFile(Block):
@@ -42,6 +49,11 @@ class SystemdService(Block):
     start_timeout: Duration = Field(90.0, description="How long a start may take.")
 
 
+#: A name for PM2's own bookkeeping: no path, no pattern, and not the number of a process.
+_WORD = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+Pm2Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9@_][A-Za-z0-9@._:-]*$")]
+
+
 class ProcessService(Block):
     """A program we supervise ourselves with a pid file and a log, mostly for localhost."""
 
@@ -64,14 +76,54 @@ class CommandService(Block):
     timeout: Duration = Field(90.0, description="How long each command may take.")
 
 
+class Pm2Service(Block):
+    """Processes that PM2 runs, by their names in ``pm2 list``."""
+
+    name: Pm2Name | tuple[Pm2Name, ...] = Field(
+        description="Process name, or a list of them, as `pm2 list` shows it."
+    )
+    ecosystem: str | None = Field(
+        None, description="Ecosystem file in the tree that starts them; else PM2 must know them."
+    )
+    ecosystem_env: str | None = Field(
+        None, pattern=_WORD, description="Its `env_NAME` block, as in `pm2 start --env NAME`."
+    )
+    action: Literal["restart", "reload"] = Field(
+        "restart", description="Stop, then start; or a reload, one process after another."
+    )
+    save: bool | None = Field(
+        None, description="`pm2 save` at the end; left out: with an ecosystem, where a dump is."
+    )
+    env: dict[str, str] = Field(
+        default_factory=dict, description="Added environment of a start from the ecosystem."
+    )
+    user: str | None = Field(
+        None, description="Whose PM2; the owner of `home`, else the user we run as."
+    )
+    home: AbsolutePath | None = Field(None, description="PM2_HOME; ~/.pm2 of the user.")
+    program: AbsolutePath | None = Field(
+        None, description="Path of pm2; else PATH, or beside the node of the daemon."
+    )
+    timeout: Duration = Field(90.0, description="How long each pm2 command may take.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All process names."""
+        return (self.name,) if isinstance(self.name, str) else self.name
+
+
 def _systemd_shorthand(value: object) -> object:
     return {"unit": value} if isinstance(value, str) else value
+
+
+def _pm2_shorthand(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
 
 
 class Service(OneOf):
     """What runs the component; exactly one kind."""
 
-    KINDS: ClassVar[tuple[str, ...]] = ("systemd", "process", "command")
+    KINDS: ClassVar[tuple[str, ...]] = ("systemd", "process", "command", "pm2")
     systemd: (
         Annotated[
             SystemdService,
@@ -81,3 +133,9 @@ class Service(OneOf):
     ) = Field(None, description="A systemd unit; its name alone is enough.")
     process: ProcessService | None = Field(None, description="A program we supervise ourselves.")
     command: CommandService | None = Field(None, description="Your own commands.")
+    pm2: (
+        Annotated[
+            Pm2Service, BeforeValidator(_pm2_shorthand, json_schema_input_type=str | Pm2Service)
+        ]
+        | None
+    ) = Field(None, description="PM2; the name of a process is enough.")

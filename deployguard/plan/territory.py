@@ -161,6 +161,12 @@ def _claims(plan: Plan, name: str, component: Component) -> Iterator[_Claim]:
     yield _Claim(name, component.path, "tree", hosts, (*where, "path"))
     for path in component.files:
         yield _Claim(name, path, "file", hosts, (*where, "files", path))
+    pm2 = component.service.pm2 if component.service else None
+    if pm2 is not None:
+        # No path, but a name that two cannot have: of one user's daemon, or of one PM2_HOME.
+        for process in dict.fromkeys(pm2.names):
+            claimed = f"~pm2{pm2.home or ''}/{pm2.user or ''}/{process}"
+            yield _Claim(name, claimed, "process", hosts, (*where, "service", "pm2", "name"))
     systemd = component.service.systemd if component.service else None
     if systemd is None:
         return
@@ -221,11 +227,11 @@ def _meeting(claims: list[_Claim]) -> Iterator[Finding]:
 
 
 def _same_path(claim: _Claim, other: _Claim) -> Finding:
-    if claim.what == other.what == "unit":
-        unit = posixpath.basename(claim.path)
+    if claim.what == other.what and claim.what in ("unit", "process"):
+        shared = posixpath.basename(claim.path)
         return Finding(
             claim.where,
-            f"the unit {unit} is also the service of {other.component} on the same hosts",
+            f"the {claim.what} {shared} is also the service of {other.component} on the same hosts",
             "give the service to one of them, and let it need the other",
         )
     if claim.component == other.component:

@@ -16,6 +16,7 @@ from deployguard.plan.document import Finding, Path
 from deployguard.plan.guard_rules import guard_findings
 from deployguard.plan.names import Names
 from deployguard.plan.order import find_cycle, hosts_named
+from deployguard.plan.pm2 import pm2_findings
 from deployguard.plan.suggestion import did_you_mean
 from deployguard.plan.territory import territory_findings, tree_entry_fault
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         Check,
         CheckOptions,
         Component,
+        ImportsCheck,
         Plan,
         SystemdService,
         Task,
@@ -158,7 +160,10 @@ def _component(
     systemd = component.service.systemd if component.service else None
     if systemd is not None:
         yield from _systemd(plan, component, systemd, (*where, "service", "systemd"), base)
-    if not component.checks:
+    pm2 = component.service.pm2 if component.service else None
+    if pm2 is not None:
+        yield from pm2_findings(pm2, (*where, "service", "pm2"))
+    if all(check.kind == "imports" for check in component.checks):
         yield Finding(
             where,
             "has no checks, and a deploy without checks cannot be judged",
@@ -310,6 +315,8 @@ def _check(check: Check, component: Component, where: Path) -> Iterator[Finding]
             )
     if options.deadline == 0:
         yield Finding((*where, "deadline"), "a deadline of 0 fails at once", "write 30s")
+    if check.imports is not None:
+        yield from _imports(check.imports, where)
     if check.http is not None:
         statuses = (
             check.http.status if isinstance(check.http.status, tuple) else (check.http.status,)
@@ -317,6 +324,25 @@ def _check(check: Check, component: Component, where: Path) -> Iterator[Finding]
         if not statuses or any(not 100 <= status <= 599 for status in statuses):
             yield Finding((*where, "status"), "an HTTP status is a number from 100 to 599")
         yield from _url(check.http.url, (*where, "url"))
+
+
+def _imports(imports: ImportsCheck, where: Path) -> Iterator[Finding]:
+    if not imports.node and not imports.python:
+        hint = "name what is started: node: [src/index.js], or python: [shop.main]"
+        yield Finding(where, "asks for nothing", hint)
+    for field in ("node", "python", "roots"):
+        for index, entry in enumerate(getattr(imports, field)):
+            fault = None if field == "roots" and entry == "." else tree_entry_fault(entry)
+            if fault is not None:
+                yield Finding((*where, field, index), *fault)
+    for field in ("interpreter", "roots", "own"):
+        if field in imports.model_fields_set and not imports.python:
+            yield Finding(
+                (*where, field),
+                f"{field} is for Python, and no Python is named",
+                "add python: [shop.main], or remove it",
+                on_key=True,
+            )
 
 
 def _url(url: str, where: Path) -> Iterator[Finding]:

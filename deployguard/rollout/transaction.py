@@ -158,11 +158,36 @@ def stage(context: Context, member: Member) -> None:
         for name, bundle in answer.get("saved", {}).items():
             words = f"hand-made changes of {name} are kept in {bundle} on {member.name}"
             context.record("stage", "note", member.name, words, bundle=bundle)
+        _demand_imports(context, member, answer.get("imports", []))
+
+
+def _demand_imports(context: Context, member: Member, looked: Iterable[Mapping[str, Any]]) -> None:
+    """Raise :class:`Refused` where a release lacks a module: nothing has been touched yet."""
+    found = findings.from_imports(member.name, looked)
+    member.findings += [finding for finding in found if not finding.critical]
+    missing = [f"{member.name}: {f.component}: {f.message}" for f in found if f.critical]
+    if missing:
+        raise Refused(
+            "\n".join(missing),
+            hint="nothing was touched; add what is missing to the release, or `keep` it",
+        )
+    for finding in found:
+        context.record("stage", "note", member.name, f"{finding.component}: {finding.message}")
 
 
 def _build(context: Context, member: Member) -> dict[str, Any]:
     save = context.saves_handmade or any(c.drift == "save" for c in member.components.values())
-    args = {"components": member.order, "save": save}
+    args = {
+        "components": member.order,
+        "save": save,
+        # What was live once is not asked again: going back must not be refused.
+        "imports": [
+            check
+            for name, component in member.components.items()
+            if context.sources[name].manifest is not None
+            for check in checks.compile_imports(name, component)
+        ],
+    }
     for _ in range(REPAIRS):
         try:
             return member.call("stage", args)

@@ -26,8 +26,8 @@ from deployguard.testing.drivercase import CRASH, STUBBORN, DriverCase, Trial, e
 
 __all__ = ["DriverConformance"]
 
-_ACTIONS = frozenset({"run", "spawn", "terminate"})
-_QUESTIONS = frozenset({"properties", "status", "process"})
+_ACTIONS = frozenset({"run", "spawn", "terminate", "pm2"})
+_QUESTIONS = frozenset({"properties", "status", "process", "pm2"})
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "fish", "busybox", "env", "eval"})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import time
 import uuid
@@ -16,6 +17,7 @@ from deployguard.artifact.base import Limits, Release
 from deployguard.artifact.directory import DirectoryRelease
 from deployguard.drivers import procedure
 from deployguard.drivers.base import Driver, Operation, Site
+from deployguard.errors import HostFailure
 from deployguard.plan.model import Component
 from deployguard.rollout.targets import site_of
 from deployguard.transport.session import Session
@@ -92,7 +94,12 @@ class Trial:
         self.identifier = _identifier()
         self.session = case.connect()
         self._begin()
-        self.looked = self._look()
+        try:
+            self.looked = self._look()
+        except BaseException:
+            # A refusal is an answer that a test may want; it must not leave the lock behind.
+            self._withdraw()
+            raise
         self.site = site_of(case.name, self.component.layout, self.looked, self.session.hello)
         self.observed: dict[str, Any] = self.looked["observed"]
 
@@ -168,6 +175,11 @@ class Trial:
                 "paths": [self.component.path],
             },
         )
+
+    def _withdraw(self) -> None:
+        with contextlib.suppress(HostFailure):
+            self.session.call("abort")
+        self.session.close()
 
     def _look(self) -> dict[str, Any]:
         release: Release = DirectoryRelease(

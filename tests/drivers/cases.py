@@ -95,15 +95,7 @@ def systemd_case(
     **options: Any,
 ) -> DriverCase:
     """A unit of the system manager, or of a user's, on a host of the fleet."""
-    host = Host.model_validate(
-        {
-            "address": machine.address,
-            "user": machine.user,
-            "identity_file": str(fleet.client_key),
-            "known_hosts": str(fleet.known_hosts),
-            "become": not user,
-        }
-    )
+    host = _there(fleet, machine, become=not user)
     number = services.port()
     name = f"conform{number}"
     path = f"/home/{machine.user}/{name}" if user else f"/srv/{name}"
@@ -131,6 +123,51 @@ def systemd_case(
     )
 
 
+def pm2_case(
+    fleet: Fleet,
+    machine: Machine,
+    directory: Path,
+    *,
+    become: bool = True,
+    layout: str = "releases",
+    instances: int = 0,
+    **options: Any,
+) -> DriverCase:
+    """A Node program under the PM2 of the deploy user, on a host of the fleet.
+
+    The host program is root, or that user; with ``instances`` it runs in cluster mode.
+    """
+    host = _there(fleet, machine, become=become)
+    number = services.port()
+    name = f"conform{number}"
+    path = f"/home/{machine.user}/{name}"
+    whose = {"user": machine.user} if become else {}
+    service = {"pm2": {"name": name, "ecosystem": "ecosystem.config.js", **whose, **options}}
+    return DriverCase(
+        driver=DRIVERS["pm2"],
+        component=lambda version: component(path, service, layout, owner=machine.user),
+        release=lambda version: services.node_release(
+            directory, version, name, number, instances=instances
+        ),
+        connect=lambda: registry.connect(machine.name, host),
+        served=lambda: services.served(machine.address, number),
+        stop=lambda: stop_under_pm2(machine, name),
+        directory=directory,
+    )
+
+
+def pm2(machine: Machine, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """What ``pm2`` does and says, for the deploy user on a host."""
+    argv = ["runuser", "-u", machine.user, "--", "env", f"HOME=/home/{machine.user}", "pm2"]
+    return machine.run([*argv, *words], check=False)
+
+
+def stop_under_pm2(machine: Machine, name: str) -> None:
+    """By hand; fine when it does not run."""
+    if machine.path(f"/home/{machine.user}/.pm2").exists():
+        pm2(machine, "stop", name)
+
+
 def systemctl(machine: Machine, *words: str, user: bool = False) -> str:
     """What systemctl says on the host; a failing one says it too."""
     argv = ["systemctl", *words]
@@ -150,10 +187,22 @@ def let_user_managers_run(machine: Machine) -> None:
         time.sleep(0.1)
 
 
-def component(path: str, service: dict[str, Any], layout: str) -> Component:
+def component(path: str, service: dict[str, Any], layout: str, **more: Any) -> Component:
     """A component as a plan describes it."""
     return Component.model_validate(
-        {"artifact": "unused", "path": path, "layout": layout, "service": service}
+        {"artifact": "unused", "path": path, "layout": layout, "service": service, **more}
+    )
+
+
+def _there(fleet: Fleet, machine: Machine, *, become: bool) -> Host:
+    return Host.model_validate(
+        {
+            "address": machine.address,
+            "user": machine.user,
+            "identity_file": str(fleet.client_key),
+            "known_hosts": str(fleet.known_hosts),
+            "become": become,
+        }
     )
 
 

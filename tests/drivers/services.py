@@ -76,6 +76,53 @@ if verb == "stop":
 '''
 
 
+NODE_SERVER = """\
+// Says its version to whoever connects. Two versions misbehave.
+const fs = require("fs");
+const net = require("net");
+
+const version = fs.readFileSync(`${__dirname}/VERSION`, "utf8");
+if (version === "crash") {
+  console.error("crashed at the start");
+  process.exit(1);
+}
+if (version === "stubborn") {
+  process.on("SIGINT", () => {});
+  process.on("SIGTERM", () => {});
+}
+net.createServer((socket) => socket.end(version)).listen(Number(process.argv[2]), "0.0.0.0");
+"""
+
+ECOSYSTEM = """\
+module.exports = {{
+  apps: [{{
+    name: "{name}", script: "server.js", args: "{port}", instances: {instances}, {more}
+    env: {{ RELEASE: "{version}" }},
+  }}],
+}};
+"""
+
+
+def node_release(
+    directory: Path, version: str, name: str, number: int, *, instances: int = 0
+) -> Path:
+    """The tree of a version for Node, with the ecosystem file that has PM2 start it."""
+    tree = directory / "build" / version
+    if not tree.exists():
+        tree.mkdir(parents=True)
+        (tree / "VERSION").write_text(version)
+        (tree / "server.js").write_text(NODE_SERVER)
+        text = ECOSYSTEM.format(
+            name=name,
+            port=number,
+            version=version,
+            instances=instances or 1,
+            more='exec_mode: "cluster",' if instances else 'exec_mode: "fork",',
+        )
+        (tree / "ecosystem.config.js").write_text(text)
+    return tree
+
+
 def port() -> int:
     """A port that no other test of this session uses."""
     return next(_PORTS)

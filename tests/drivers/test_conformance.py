@@ -11,6 +11,7 @@ from deployguard.testing import DriverCase, DriverConformance
 from tests.drivers.cases import (
     command_case,
     let_user_managers_run,
+    pm2_case,
     process_case,
     systemd_case,
 )
@@ -58,5 +59,36 @@ class TestSystemdUser(DriverConformance):
         """On a real host, as the user who logs in."""
         let_user_managers_run(fleet.hosts[0])
         case = systemd_case(fleet, fleet.hosts[0], tmp_path, user=True, layout="in_place")
+        yield case
+        case.stop()
+
+
+class TestPm2(DriverConformance):
+    """PM2 of a user, driven by root."""
+
+    @pytest.fixture
+    def case(self, fleet: Fleet, tmp_path: Path) -> Iterator[DriverCase]:
+        """On a real host: deleted and started anew from the release's ecosystem file."""
+        case = pm2_case(fleet, fleet.hosts[0], tmp_path)
+        yield case
+        case.stop()
+
+
+@pytest.mark.slow
+class TestPm2Reload(DriverConformance):
+    """PM2 of the user who logs in, two processes in cluster mode."""
+
+    @pytest.fixture
+    def case(self, fleet: Fleet, tmp_path: Path) -> Iterator[DriverCase]:
+        """On a real host: reloaded in place, without a moment of a closed port."""
+        case = pm2_case(
+            fleet,
+            fleet.hosts[0],
+            tmp_path,
+            become=False,
+            layout="in_place",
+            instances=2,
+            action="reload",
+        )
         yield case
         case.stop()

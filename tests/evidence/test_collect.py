@@ -24,6 +24,7 @@ MANAGERS: dict[str, dict[str, Any]] = {
     "systemd": {"driver": "systemd", "unit": "backend.service", "scope": "system"},
     "process": {"driver": "process", "pid_file": "/s/backend.pid", "log": "/s/backend.log"},
     "command": {"driver": "command", "argv": ["ctl", "status"], "env": {"A": "b"}},
+    "pm2": {"driver": "pm2", "names": ["api"], "user": "ubuntu", "home": "/home/ubuntu/.pm2"},
     "none": {},
 }
 

@@ -28,7 +28,14 @@ CONTROLLER = "192.0.2.254"
 PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "sudo"),
     *("python3", "iproute2", "curl", "procps", "git", "rsync", "ca-certificates"),
+    # What some of the deploys are to: a Node under PM2, files behind an nginx.
+    *("nodejs", "nginx-light"),
 )
+# From npm, into /usr/local of the tree.
+NPM = ("pm2@7.0.4",)
+
+# A test that wants it starts it.
+DISABLED = ("nginx.service",)
 
 # Nothing here is wrong on a real host. It costs boot time, or wakes up in the middle of a test.
 MASKED = (
@@ -89,7 +96,9 @@ class Recipe:
 
     suite: str
     packages: tuple[str, ...]
+    npm: tuple[str, ...] = NPM
     masked: tuple[str, ...] = MASKED
+    disabled: tuple[str, ...] = DISABLED
     files: dict[str, str] = field(default_factory=_files)
     edition: int = 1  # raised when the steps of `_furnish` change
 
@@ -114,6 +123,7 @@ def base(extra: tuple[str, ...] = ()) -> Path:
             building = shelf / f"{recipe.digest}.building"
             shutil.rmtree(building, ignore_errors=True)
             _debootstrap(building, recipe, source)
+            _add_npm_packages(building, recipe)
             _furnish(building, recipe)
             building.rename(finished)
     return finished
@@ -142,6 +152,14 @@ def _debootstrap(root: Path, recipe: Recipe, source: machine.Mirror) -> None:
         raise machine.FleetUnavailable(f"debootstrap failed: {' '.join(last)} (log: {log})")
 
 
+def _add_npm_packages(root: Path, recipe: Recipe) -> None:
+    options = ["--global", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund"]
+    try:
+        machine.command(["npm", "install", *options, f"--prefix={root}/usr/local", *recipe.npm])
+    except OSError as error:
+        raise machine.FleetUnavailable(f"npm cannot install {recipe.npm}: {error}") from error
+
+
 def _furnish(root: Path, recipe: Recipe) -> None:
     for key in (root / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
@@ -155,6 +173,8 @@ def _furnish(root: Path, recipe: Recipe) -> None:
         mask = root / "etc/systemd/system" / unit
         mask.unlink(missing_ok=True)
         mask.symlink_to("/dev/null")
+    for unit in recipe.disabled:
+        (root / "etc/systemd/system/multi-user.target.wants" / unit).unlink(missing_ok=True)
     (root / "var/log/journal").mkdir(exist_ok=True)  # logs outlive a power cut
     _quicken_login(root / "etc/pam.d/sshd")
     subprocess.run(

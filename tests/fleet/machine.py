@@ -27,6 +27,7 @@ PROGRAMS = {
     "ssh-keygen": "openssh-client",
     "nsenter": "util-linux",
     "mkfs.ext4": "e2fsprogs",
+    "npm": "npm",
 }
 
 # Every host's systemd and its services hold inotify instances of the one root user they share.

@@ -58,7 +58,12 @@ def words(*checks: dict[str, Any], version: str = "v2") -> list[str]:
 def test_an_active_process_behind_a_closed_port() -> None:
     """It hangs in its start, or listens elsewhere."""
     assert words(process(), CLOSED) == [
-        "the process manager says active, but 127.0.0.1 port 3000 is closed"
+        "process up, not serving: the process manager says active, "
+        "but 127.0.0.1 port 3000 is closed"
+    ]
+    online = process(observed={"pm2": "online", "restarts": 0, "instance": "0:a:1"})
+    assert words(online, CLOSED) == [
+        "process up, not serving: PM2 says online, but 127.0.0.1 port 3000 is closed"
     ]
 
 
