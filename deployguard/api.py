@@ -22,6 +22,7 @@ from os import PathLike
 from typing import Any
 
 from deployguard.errors import JournalUnavailable, PlanInvalid, UsageError, with_plan
+from deployguard.guards.base import Ask
 from deployguard.guards.registry import checked_overrides
 from deployguard.plan.model import Host, Plan
 from deployguard.report import reporting
@@ -85,6 +86,7 @@ def apply(
     drift: str | None = None,
     overrides: Mapping[str, str] | None = None,
     fix: bool = False,
+    ask: Ask | None = None,
     stop: threading.Event | None = None,
 ) -> Outcome:
     """Deploy. ``drift="save"`` keeps hand-made changes as a bundle and goes on; ``stop`` hands the
@@ -92,12 +94,15 @@ def apply(
 
     ``overrides`` are reasons to go over guards, by the guard's name; they go on record. ``fix``
     says that the deploy mends what is not healthy now: the guard ``baseline`` lets it pass then.
+    ``ask`` asks a person for the guard ``approval``; without it there is nobody to ask.
 
     Raises :class:`PlanInvalid` for an artifact that is damaged, unsafe or not the one whose SHA-256
     the plan names. Hosts are being connected to while it is read; they are asked for nothing.
     """
     going_over = checked_overrides(overrides)
-    return _transact(plan, None, listen, store, stop, drift=drift, overrides=going_over, fix=fix)
+    return _transact(
+        plan, None, listen, store, stop, drift=drift, overrides=going_over, fix=fix, ask=ask
+    )
 
 
 def rollback(
@@ -199,13 +204,14 @@ def preview(
     drift: str | None = None,
     overrides: Mapping[str, str] | None = None,
     fix: bool = False,
+    ask: Ask | None = None,
 ) -> Preview:
     """What :func:`apply` would do with the same options, from the hosts' real state, changing
-    nothing."""
+    nothing. Nobody is asked to approve it."""
     listen = Redaction(plan).listener(listen)
     going_over = checked_overrides(overrides)
     with deployment.Run(
-        plan, connect=connect, listen=listen, drift=drift, overrides=going_over, fix=fix
+        plan, connect=connect, listen=listen, drift=drift, overrides=going_over, fix=fix, ask=ask
     ) as run:
         return inspection.preview(run, inspection.inspect(run))
 

@@ -31,6 +31,7 @@ def command(
     the rest.
     """
     from deployguard import api
+    from deployguard.cli.asking import asking
     from deployguard.cli.ending import end, quitting
     from deployguard.cli.interrupt import handing_over
     from deployguard.cli.progress import showing
@@ -42,5 +43,13 @@ def command(
         handing_over(quitting(console), plan.arguments) as stop,
         showing(console, title, list(plan.hosts)) as show,
     ):
-        outcome = api.apply(plan, listen=show, drift=drift, overrides=overrides, fix=fix, stop=stop)
+        outcome = api.apply(
+            plan,
+            listen=show,
+            drift=drift,
+            overrides=overrides,
+            fix=fix,
+            ask=asking(console, stop),
+            stop=stop,
+        )
     return end(console, outcome)

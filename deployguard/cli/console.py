@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -46,6 +47,8 @@ class Console:
         self._workflow: Workflow | None = None
         self._broken: list[TextIO] = []
         self._at_close: list[Callable[[], None]] = []
+        #: What keeps a display that redraws itself still for a while, while there is one.
+        self.paused: Callable[[], AbstractContextManager[None]] = nullcontext
 
     # --- what is written ------------------------------------------------------------------------
 

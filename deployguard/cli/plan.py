@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,7 @@ def command(
     a guard would refuse the deploy; with the same `--override` it shows what would be gone over.
     """
     from deployguard import api
+    from deployguard.cli.asking import asking
     from deployguard.cli.progress import showing
     from deployguard.errors import ExitCode
 
@@ -50,7 +52,14 @@ def command(
     console.know(plan)
     title = f"comparing {plan.name} {plan.version} with {plan.environment}"
     with showing(console, title, list(plan.hosts)) as show:
-        preview = api.preview(plan, listen=show, drift=drift, overrides=overrides, fix=fix)
+        preview = api.preview(
+            plan,
+            listen=show,
+            drift=drift,
+            overrides=overrides,
+            fix=fix,
+            ask=asking(console, threading.Event()),
+        )
     console.say()
     for line, color in _guards(preview.guards, indent=""):
         console.say(line, fg=color)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from deployguard.cli.logs import log_event
@@ -88,8 +88,23 @@ def _live(console: Console, title: str, hosts: list[str]) -> Iterator[Callable[[
         with lock:
             board(event)
 
-    with Live(get_renderable=draw, console=terminal, refresh_per_second=8, transient=False):
-        yield show
+    with Live(
+        get_renderable=draw, console=terminal, refresh_per_second=8, transient=False
+    ) as display:
+
+        @contextmanager
+        def paused() -> Iterator[None]:
+            display.stop()
+            try:
+                yield
+            finally:
+                display.start()
+
+        console.paused = paused
+        try:
+            yield show
+        finally:
+            console.paused = nullcontext
 
 
 def _table(console: Console, board: Board, title: str, height: int) -> RenderableType:

@@ -1,24 +1,43 @@
 """What a guard is given, and what it answers.
 
-A guard is a module with one function, ``judge(spec, known)``, which yields verdicts: one for each
-host, or one for all. It is given its block of the plan and all that is known by then; it changes
-nothing, and what it asks of the world beyond the hosts comes in with ``known`` as well, so that a
-test needs no world. :mod:`deployguard.guards.registry` has the list of them.
+A guard is a module with one function, ``judge(spec, known, answers)``, which yields verdicts: one
+for each host, or one for all. It is given its block of the plan and all that is known by then; it
+changes nothing. What it wants to know of a host beyond the comparison of trees it asks for as data,
+with ``questions(spec, plan, host)``, and gets as ``answers``. What it asks of the world beyond the
+hosts comes in with ``known`` as well, so that a test needs no world.
+:mod:`deployguard.guards.registry` has the list of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from deployguard.github.checks import Commit
 from deployguard.plan.model import CiGuard, Component, Plan
 
-__all__ = ["HostView", "Known", "Unknown", "Verdict", "World", "some"]
+__all__ = [
+    "Answers",
+    "Ask",
+    "Consent",
+    "HostView",
+    "Known",
+    "Question",
+    "Unknown",
+    "Verdict",
+    "World",
+    "some",
+]
 
 #: Names shown before "and N more".
 SHOWN = 20
+
+#: Asked of a host, as data; :mod:`deployguard.onhost.questions` has the kinds.
+Question = dict[str, Any]
+
+#: What hosts answered to one guard: by host, then by the name of the question.
+Answers = Mapping[str, Mapping[str, Any]]
 
 
 class Unknown(Exception):
@@ -71,16 +90,37 @@ class HostView:
 
 
 @dataclass(frozen=True)
+class Consent:
+    """What a person is asked: ``lines`` are shown, and ``answer`` has to be typed within
+    ``deadline`` seconds."""
+
+    lines: tuple[str, ...]
+    answer: str
+    deadline: float
+
+
+Ask = Callable[[Consent], bool]
+
+
+@dataclass(frozen=True)
 class World:
     """What guards ask of the world beyond the hosts. Each may raise :class:`Unknown`.
 
     ``commit`` reads what GitHub knows of a commit. ``count_commits`` counts those between two
-    revisions of a checkout, given as checkout, old and new.
+    revisions of a checkout, given as checkout, old and new. ``look`` answers a question that is
+    otherwise a host's on this machine. ``ask`` asks a person; ``None`` where there is nobody.
     """
 
     environ: Mapping[str, str]
+    now: Callable[[], float]
     commit: Callable[[CiGuard, str], Commit]
     count_commits: Callable[[str, str, str], int]
+    look: Callable[[Question], Mapping[str, Any]]
+    ask: Ask | None = None
+
+
+def _no_release(component: str, path: str) -> bytes | None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -88,18 +128,24 @@ class Known:
     """All that a guard may judge by.
 
     ``drift`` is the policy of the command line, which wins over the plan's. ``fix`` says that this
-    deploy is meant to mend what is not healthy now.
+    deploy is meant to mend what is not healthy now. ``read`` is the content of a small file of the
+    new release, ``has`` whether it has one; ``foresee`` says that nothing is going to be done.
     """
 
     plan: Plan
     version: str
-    hosts: tuple[HostView, ...]
+    hosts: Sequence[HostView]
     world: World
+    owner: str = ""
     drift: str | None = None
     fix: bool = False
+    foresee: bool = False
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    read: Callable[[str, str], bytes | None] = _no_release
+    has: Callable[[str, str], bool] = lambda component, path: False
 
 
-def some(names: list[str] | tuple[str, ...], most: int = SHOWN) -> str:
+def some(names: Sequence[str], most: int = SHOWN) -> str:
     """The first of the names, and how many there are beside them."""
     shown = ", ".join(_printable(name) for name in names[:most])
     rest = len(names) - most

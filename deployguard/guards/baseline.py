@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from deployguard.guards.base import HostView, Known, Verdict
+from deployguard.guards.base import Answers, HostView, Known, Verdict
 from deployguard.health import findings
 from deployguard.plan.model import BaselineGuard
 
@@ -17,7 +17,7 @@ __all__ = ["judge", "unhealthy"]
 FIX = "this deploy is the fix"
 
 
-def judge(spec: BaselineGuard, known: Known) -> Iterator[Verdict]:
+def judge(spec: BaselineGuard, known: Known, answers: Answers) -> Iterator[Verdict]:
     """One verdict for each host."""
     for host in known.hosts:
         sick = unhealthy(host, spec.allow)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from deployguard.guards.base import HostView, Known, Unknown, Verdict
+from deployguard.guards.base import Answers, HostView, Known, Unknown, Verdict
 from deployguard.plan.model import ChangeSizeGuard
 
 __all__ = ["judge"]
@@ -18,7 +18,7 @@ __all__ = ["judge"]
 MEND = "deploy in smaller steps, or raise the bound in the plan"
 
 
-def judge(spec: ChangeSizeGuard, known: Known) -> Iterator[Verdict]:
+def judge(spec: ChangeSizeGuard, known: Known, answers: Answers) -> Iterator[Verdict]:
     """One verdict for all hosts."""
     found: list[str] = []
     over: list[str] = []

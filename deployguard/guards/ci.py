@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 
 from deployguard.github.checks import Commit, Report
-from deployguard.guards.base import Known, Unknown, Verdict, some
+from deployguard.guards.base import Answers, Known, Unknown, Verdict, some
 from deployguard.plan.model import CiGuard
 
 __all__ = ["judge", "verdict"]
 
 
-def judge(spec: CiGuard, known: Known) -> Iterator[Verdict]:
+def judge(spec: CiGuard, known: Known, answers: Answers) -> Iterator[Verdict]:
     """One verdict for all hosts."""
     ref = spec.commit or known.version
     try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from deployguard.guards.base import HostView, Known, Verdict
+from deployguard.guards.base import Answers, HostView, Known, Verdict
 from deployguard.plan.model import DiskGuard
 
 __all__ = ["judge"]
 
 
-def judge(spec: DiskGuard, known: Known) -> Iterator[Verdict]:
+def judge(spec: DiskGuard, known: Known, answers: Answers) -> Iterator[Verdict]:
     """One verdict for each host."""
     for host in known.hosts:
         passed, words = _host(spec, host)

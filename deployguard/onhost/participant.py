@@ -20,6 +20,7 @@ from deployguard.onhost import (
     lease,
     locks,
     machine,
+    questions,
     restoration,
     settlement,
     staging,
@@ -259,7 +260,13 @@ class Participant:
             for path in args.get("disks", [])
             if os.path.isdir(path)
         }
-        return {"components": components, "baseline": baseline, "disks": space}
+        answers = questions.answer_all(args.get("questions", ()), self._system)
+        return {
+            "components": components,
+            "baseline": baseline,
+            "disks": space,
+            "answers": answers,
+        }
 
     # -- staging -----------------------------------------------------------------------------
 

@@ -57,6 +57,7 @@ _PATTERNS = {
         "is not a PM2 process name; use letters, digits, @, ., _, : and -"
     ),
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "is not one word; use letters, digits, ., _ and -",
+    r"^[^/]": "is not a path in the release; write it without the / in front",
     r"^https?://": "is not a URL; it starts with http:// or https://",
     r"^[^/\s]+/[^/\s]+$": "is not a repository; write it as owner/name",
     r"^[^\s~^:?*\[\\-][^\s~^:?*\[\\]*$": (
@@ -131,16 +132,16 @@ class Objections:
             if detail["type"] == "extra_forbidden"
         ]
         deeper = {
-            path[:-1]
+            path[:length]
             for path, _ in (self._path(detail["loc"]) for detail in details)
-            if path and isinstance(path[-1], int)
+            for length in range(len(path))
         }
         for detail in details:
             path, rest = self._path(detail["loc"])
             kind = detail["type"]
             if kind in _EXPECTED and rest != ["[key]"]:
                 if rest and path in deeper:
-                    continue  # the list branch got further and says more
+                    continue  # another branch got further and says more
                 expected = self._expected(detail)
                 phrases = branches.setdefault(path, [])
                 if expected not in phrases:
@@ -312,7 +313,7 @@ class Objections:
             # Written with nothing after the colon, a kind of check counts as not written.
             empty = [key for key, item in value.items() if item is None]
             if empty and problem.startswith("needs exactly one"):
-                bare = empty[0] in ("process", "baseline")
+                bare = empty[0] in ("process", "baseline", "approval")
                 mend = f"write {empty[0]}: {{}}" if bare else "give it a value"
                 return Finding((*path, empty[0]), f"{empty[0]} has no value", mend)
             return Finding(path, problem, hint)

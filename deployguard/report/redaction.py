@@ -27,7 +27,9 @@ def secrets_of(plan: Plan) -> list[Secret]:
     names = list(plan.rescue.redact)
     if plan.rescue.incident.github is not None:
         names.append(plan.rescue.incident.github.token_env)
-    names += [guard.ci.token_env for guard in plan.guards if guard.ci is not None]
+    for guard in plan.guards:
+        if guard.ci is not None or guard.approval is not None:
+            names.append(guard.spec.token_env)
     found = (Secret.from_environment(name) for name in names)
     return [secret for secret in found if secret is not None]
 

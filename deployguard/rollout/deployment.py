@@ -23,7 +23,7 @@ from deployguard.errors import (
     Refused,
     with_plan,
 )
-from deployguard.guards.base import World
+from deployguard.guards.base import Ask
 from deployguard.guards.world import real_world
 from deployguard.plan.model import Plan
 from deployguard.plan.order import components_on, hosts_in_order, hosts_named
@@ -70,7 +70,7 @@ class Run:
         settle: Settle | None = None,
         overrides: Mapping[str, str] | None = None,
         fix: bool = False,
-        world: World | None = None,
+        ask: Ask | None = None,
     ) -> None:
         self.plan = plan
         self.started_at = time.time()
@@ -87,7 +87,7 @@ class Run:
             connect=connect,
             stop=stop or threading.Event(),
             settle=settle or _settle_nothing,
-            world=world or real_world(),
+            world=real_world(ask),
             version=self.version,
             drift=drift,
             overrides=overrides or {},

@@ -100,6 +100,7 @@ def _run(
             ending.unchanged = True
             fleet.restore(fleet.able(), None)
             return
+        _approve(context, fleet)
         _go_over(context, decisions, verdicts, ending)
         fleet.each(transaction.stage, fleet.able())
         _stop_if_too_many(context, members)
@@ -126,6 +127,17 @@ def _run(
     # Hosts that failed within `max_fail_percentage` go back alone.
     fleet.restore([m for m in members if m not in ready and m.begun], save)
     ending.committed = all(m.state == "committed" for m in ready)
+
+
+def _approve(context: Context, fleet: _Fleet) -> None:
+    """Ask whoever may say yes; an interrupt is an answer as well."""
+    try:
+        guards.approve(context, fleet.able())
+    except Refused:
+        if context.stop.is_set():
+            hand_over(fleet.members)
+            raise Interrupted("interrupted") from None
+        raise
 
 
 def _go_over(

@@ -15,19 +15,17 @@ from deployguard.guards.base import HostView, Known, Verdict
 from deployguard.rollout.member import Context, Member
 from deployguard.rollout.outcome import Override
 
-__all__ = ["judge", "note_unhealthy", "nothing_to_do", "overrides", "verdicts"]
+__all__ = ["approve", "judge", "note_unhealthy", "nothing_to_do", "overrides", "verdicts"]
 
 
-def verdicts(context: Context, members: Sequence[Member]) -> list[Verdict]:
-    """Every guard's answer for hosts that were looked at, with the overrides of this run."""
-    known = Known(
-        plan=context.plan,
-        version=context.version,
-        hosts=tuple(_view(member) for member in members),
-        world=context.world,
-        drift=context.drift,
-        fix=context.fix,
-    )
+def verdicts(
+    context: Context, members: Sequence[Member], *, foresee: bool = False
+) -> list[Verdict]:
+    """Every guard's answer for hosts that were looked at, with the overrides of this run.
+
+    ``foresee`` is for a preview: nobody is asked to approve.
+    """
+    known = _known(context, members, foresee)
     return [
         replace(verdict, overridden=context.overrides[verdict.guard])
         if verdict.refuses and verdict.guard in context.overrides
@@ -39,6 +37,20 @@ def verdicts(context: Context, members: Sequence[Member]) -> list[Verdict]:
 def judge(context: Context, members: Sequence[Member]) -> list[Verdict]:
     """The verdicts; raises :class:`Refused` with every reason there is, from all hosts."""
     found = verdicts(context, members)
+    _refuse(found)
+    return found
+
+
+def approve(context: Context, members: Sequence[Member]) -> None:
+    """Ask whoever may say yes. Raises :class:`Refused`."""
+    known = _known(context, members, foresee=False)
+    found = list(registry.approvals(known, rollback=context.rollback))
+    _refuse(found)
+    for verdict in found:
+        context.record("inspect", "note", "", verdict.message)
+
+
+def _refuse(found: Sequence[Verdict]) -> None:
     refusals = [verdict for verdict in found if verdict.refuses]
     if refusals:
         raise Refused(
@@ -46,7 +58,6 @@ def judge(context: Context, members: Sequence[Member]) -> list[Verdict]:
             hint=_hint(refusals),
             refusals=[(verdict.host, verdict.guard, verdict.message) for verdict in refusals],
         )
-    return found
 
 
 def overrides(found: Sequence[Verdict], by: str) -> tuple[Override, ...]:
@@ -82,6 +93,22 @@ def nothing_to_do(members: Sequence[Member]) -> bool:
             if any(file["change"] != "same" for file in looked["files"]):
                 return False
     return True
+
+
+def _known(context: Context, members: Sequence[Member], foresee: bool) -> Known:
+    return Known(
+        plan=context.plan,
+        version=context.version,
+        hosts=tuple(_view(member) for member in members),
+        world=context.world,
+        owner=context.owner,
+        drift=context.drift,
+        fix=context.fix,
+        foresee=foresee,
+        overrides=context.overrides,
+        read=lambda component, path: context.sources[component].read(path),
+        has=lambda component, path: context.sources[component].has(path),
+    )
 
 
 def _view(member: Member) -> HostView:

@@ -39,7 +39,7 @@ def preview(run: Run, failures: Mapping[str, DeployguardError]) -> Preview:
     """The answer of ``plan``, from members that :func:`inspect` has looked at."""
     hosts = []
     able = [member for member in run.members if member.name not in failures]
-    verdicts = guards.verdicts(run.context, able) if able else []
+    verdicts = guards.verdicts(run.context, able, foresee=True) if able else []
     for member in run.members:
         if member.name in failures:
             error = failures[member.name]

@@ -18,11 +18,17 @@ from deployguard.plan.model import Component, ManagedFile, Plan
 __all__ = ["Blobs", "Source", "site_of", "source_of_release", "target_of"]
 
 
+#: A file that somebody reads a setting from is smaller than this.
+SMALL = 1024 * 1024
+
+
 class Blobs(Protocol):
     """Where the bytes of a release come from."""
 
     @property
     def manifest(self) -> Manifest: ...
+
+    def read(self, digest: str) -> bytes: ...
 
     def blob_stream(self, digests: Any) -> Any: ...
 
@@ -38,6 +44,17 @@ class Source:
     blobs: Blobs | None = None
     digest: str = ""
     encoded: bytes = b""
+
+    def has(self, path: str) -> bool:
+        """Whether the new tree has something at a path; of the hosts' history that is not known."""
+        return self.manifest is None or self.manifest.get(path) is not None
+
+    def read(self, path: str) -> bytes | None:
+        """The content of a small file of the new tree; ``None`` where it has none."""
+        entry = self.manifest.get(path) if self.manifest is not None else None
+        if entry is None or entry.kind != "f" or self.blobs is None or entry.size > SMALL:
+            return None
+        return self.blobs.read(str(entry.digest))
 
     def as_data(self) -> dict[str, Any]:
         """The ``source`` of a target on the wire."""

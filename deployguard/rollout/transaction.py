@@ -15,6 +15,7 @@ from deployguard.drivers import procedure
 from deployguard.drivers.registry import driver_of
 from deployguard.errors import ActionFailed, DeployguardError, Locked, Refused
 from deployguard.evidence import collect
+from deployguard.guards import registry as guards
 from deployguard.health import checks, findings
 from deployguard.onhost.probes import CheckData
 from deployguard.plan.model import Component, Plan, Task
@@ -104,6 +105,7 @@ def inspect(context: Context, member: Member) -> None:
         versions = {name: context.sources[name].version for name in member.order}
         member.checks = checks_of(member.components, versions, session.hello)
         disks = [g.disk.path for g in context.plan.guards if g.disk is not None]
+        asked = guards.questions(context.plan, member.name, rollback=context.rollback)
         try:
             member.looked = member.call(
                 "look",
@@ -112,6 +114,7 @@ def inspect(context: Context, member: Member) -> None:
                     "components": targets,
                     "checks": member.checks,
                     "disks": disks,
+                    "questions": asked,
                 },
             )
         except ActionFailed as error:

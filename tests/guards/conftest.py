@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +34,7 @@ class Shop:
         plan = yaml.safe_load(self.site.plan.read_text())
         plan["guards"] = list(guards)
         plan["components"]["web"] |= component
-        self.site.plan.write_text(yaml.safe_dump(plan, sort_keys=False))
+        self.site.plan.write_text(json.dumps(plan))
 
     def apply(self, *options: str, release: str = "v2") -> Ran:
         """Deploy a release; v2 when none is named."""
@@ -80,7 +82,8 @@ class Shop:
         said |= {(g, m) for h in shown["hosts"] for g, ok, m in h["guards"] if not ok}
         outcome = refused.lines[-1]
         assert outcome["status"] == "refused"
-        assert {(f["name"], f["message"]) for f in outcome["findings"]} == said
+        told = {(f["name"], f["message"]) for f in outcome["findings"]}
+        assert _without_numbers(told) == _without_numbers(said)
         found = [message for name, message in said if name == guard]
         assert found, said
         for word in words:
@@ -102,6 +105,11 @@ class Shop:
         assert done.code == 0, done.err
         assert "v2" in self.served()
         return done
+
+
+def _without_numbers(said: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """What is free on a disk, or how old a file is, differs from one look to the next."""
+    return {(name, re.sub(r"[0-9,.]+", "N", words)) for name, words in said}
 
 
 @pytest.fixture
