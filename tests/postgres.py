@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,13 +80,18 @@ class Postgres:
 
 
 @contextmanager
-def a_server() -> Iterator[Postgres]:
-    """A server that runs, in a folder that its own user can reach; gone at the end."""
+def a_server(configure: Callable[[Postgres], None] | None = None) -> Iterator[Postgres]:
+    """A server that runs, in a folder that its own user can reach; gone at the end.
+
+    ``configure`` is called before it starts.
+    """
     programs()
     base = Path(tempfile.mkdtemp(prefix="deployguard-postgres-", dir="/var/tmp"))
     base.chmod(0o755)
     try:
         server = Postgres(base / "cluster")
+        if configure is not None:
+            configure(server)
         server.start()
         try:
             yield server

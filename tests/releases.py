@@ -46,6 +46,8 @@ if fault == "exit":
 if fault == "crash":
     time.sleep(float(argument or 0.3))
     sys.exit("crashed")
+if fault == "complains":
+    print("ERROR", argument, flush=True)
 if fault == "silent":
     while True:
         time.sleep(60)

@@ -61,6 +61,8 @@ _NAMES = (
     rb"|shared|signing|storage|webhook)[_.-]?key)"
 )
 _SHORT_NAMES = rb"(?<![a-z])(?:pass|psk|pin|otp)(?![a-z])"
+# `password_env: NAME` and `password_file=/path` say where a secret is, and not what it is.
+_WHERE = rb"(?<![_-]env)(?<![_-]file)"
 _QUOTE = rb"(?:\\{0,3}[\"'])?"
 _NAMED = rb"(?:" + _NAMES + rb"[a-z0-9_-]{0,40}|" + _SHORT_NAMES + rb"[0-9_-]{0,8}|pwd)"
 _EQUALS = _QUOTE + rb"[ \t]{0,4}(?:=>|:=|==?|:)[ \t]{0,4}"
@@ -156,13 +158,13 @@ RULES: tuple[Rule, ...] = (
           lowered=True, skip=is_harmless),
     _rule("password", "pass psk otp pin", (
         rb"(?:passw(?:or)?d[a-z0-9_-]{0,40}|passphrase[a-z0-9_-]{0,40}|" + _SHORT_NAMES
-        + rb"[0-9_-]{0,8})" + _EQUALS + _VALUE
+        + rb"[0-9_-]{0,8})" + _WHERE + _EQUALS + _VALUE
     ), lowered=True, skip=is_harmless),
     # The shell's PWD is a directory.
     _rule("password", "pwd", rb"pwd[0-9_-]{0,8}" + _EQUALS + _VALUE, lowered=True, skip=_folder),
     # A dotted name such as token.value needs an equals sign: "token.service: failed" is prose.
     _rule("key", "pass secret token credential key", (
-        _NAMES + rb"[a-z0-9_-]{0,40}(?:" + _EQUALS
+        _NAMES + rb"[a-z0-9_-]{0,40}" + _WHERE + rb"(?:" + _EQUALS
         + rb"|\.[a-z0-9_.-]{1,40}[ \t]{0,4}=[ \t]{0,4})" + _VALUE
     ), lowered=True, skip=is_harmless),
 )  # fmt: skip

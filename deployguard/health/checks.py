@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from deployguard.health.dependencies import add_dependency
 from deployguard.onhost.probes import CheckData
 from deployguard.plan.check import (
     Check,
@@ -30,11 +31,14 @@ def compile_checks(
 
     A component with a service and no ``process`` check gets one, as long as its longest soak:
     nothing else sees a service that dies and is started again between two looks.
+
+    Passwords and tokens are taken from the environment. Raises
+    :class:`~deployguard.errors.UsageError` where one is not there.
     """
     # The modules of a release are looked for before it runs; see `compile_imports`.
     checks = [check for check in component.checks if check.kind != "imports"]
     if manager and not any(check.kind == "process" for check in checks):
-        soak = max((check.spec.min_healthy_time for check in checks), default=0.0)
+        soak = max((_soak(check.spec) for check in checks), default=0.0)
         checks.insert(0, Check.model_validate({"process": {"min_healthy_time": soak}}))
     compiled = []
     taken: set[str] = set()
@@ -85,8 +89,15 @@ def _common(component: str, check: Check, taken: set[str]) -> CheckData:
         "timeout": min(options.timeout, options.deadline),
         "interval": min(options.interval, options.deadline),
         "deadline": options.deadline,
-        "min_healthy_time": options.min_healthy_time,
+        "min_healthy_time": _soak(options),
     }
+
+
+def _soak(options: CheckOptions) -> float:
+    """What was written must fit, and was told if it does not; a default is fitted."""
+    written = "min_healthy_time" in options.model_fields_set
+    soak = options.min_healthy_time
+    return soak if written else min(soak, options.deadline)
 
 
 def _add_parameters(
@@ -108,6 +119,8 @@ def _add_parameters(
         data["argv"] = list(spec.argv)
         data["env"] = dict(spec.env)
         data["directory"] = spec.directory or _live(component)
+    else:
+        add_dependency(data, spec, manager)
 
 
 def _add_http(data: CheckData, spec: HttpCheck, version: str) -> None:

@@ -16,6 +16,15 @@ __all__ = ["disagreements"]
 
 Entry = Mapping[str, Any]
 
+#: What a service needs of others.
+DEPENDENCIES = ("tcp", "postgres", "mysql", "redis")
+#: How an answer names them.
+_BLAMED = {
+    "postgres": ("postgres", "database", "sql"),
+    "mysql": ("mysql", "mariadb", "database", "sql"),
+    "redis": ("redis", "cache"),
+}
+
 
 def disagreements(host: str, checks: Sequence[Entry], versions: Mapping[str, str]) -> list[Finding]:
     """What the layers of each component say against each other.
@@ -39,11 +48,13 @@ def _of_component(entries: Sequence[Entry], version: str | None) -> Iterator[_Wo
     for entry in entries:
         layers.setdefault(str(entry["layer"]), []).append(entry)
     processes, ports = layers.get("process", []), layers.get("port", [])
-    https, others = layers.get("http", []), layers.get("tcp", [])
+    https = layers.get("http", [])
+    others = [entry for layer in DEPENDENCIES for entry in layers.get(layer, [])]
     yield from _restarts(processes)
     yield from _process_against_port(processes, ports)
     yield from _http_against_below(processes, ports, https)
     yield from _http_against_dependency(https, others)
+    yield from _http_against_witness(https, layers)
     for http in https:
         yield from _versions(http, version)
 
@@ -89,10 +100,43 @@ def _http_against_dependency(
     https: Sequence[Entry], dependencies: Sequence[Entry]
 ) -> Iterator[_Words]:
     for dependency in dependencies:
+        layer, said = dependency["layer"], dependency["message"]
         for http in https:
             if _is(dependency, "unhealthy") and _is(http, "healthy"):
-                message = f"{dependency['message']}, but the health endpoint says it is well"
-                yield "http/tcp", message, _quote(http, dependency)
+                message = f"{said}, but the health endpoint says it is well"
+                yield f"http/{layer}", message, _quote(http, dependency)
+            if _is(dependency, "healthy") and _blames(http, str(layer)):
+                status = http["observed"]["status"]
+                message = (
+                    f"{said}, but HTTP answers {status} and blames it: this host reaches it, so "
+                    "look at how the release does: its address, its password, its pool"
+                )
+                yield f"http/{layer}", message, _quote(http, dependency)
+
+
+def _blames(http: Entry, layer: str) -> bool:
+    """Whether the answer of a server in trouble names the dependency."""
+    status = http["observed"].get("status")
+    if not _is(http, "unhealthy") or not isinstance(status, int) or status < 500:
+        return False
+    text = str(http["message"]).lower()
+    return any(word in text for word in _BLAMED.get(layer, ()))
+
+
+def _http_against_witness(
+    https: Sequence[Entry], layers: Mapping[str, Sequence[Entry]]
+) -> Iterator[_Words]:
+    """A service is asked how it is, and says well; what others saw of it says otherwise."""
+    for http in https:
+        if not _is(http, "healthy"):
+            continue
+        for layer in ("prometheus", "logs", "tls"):
+            for witness in layers.get(layer, []):
+                # A plain answer on the host has no certificate to disagree with.
+                beside = layer == "tls" and not str(http["message"]).startswith("https://")
+                if _is(witness, "unhealthy") and not beside:
+                    message = f"HTTP answers {http['observed'].get('status')}, but "
+                    yield f"http/{layer}", message + witness["message"], _quote(http, witness)
 
 
 def _versions(http: Entry, version: str | None) -> Iterator[_Words]:

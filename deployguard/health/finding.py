@@ -11,7 +11,7 @@ __all__ = ["Finding"]
 class Finding:
     """One check that failed, one layer that disagrees, one step that broke, in words.
 
-    ``layer`` is ``process``, ``port``, ``http``, ``tcp``, ``command``, ``imports``, ``step``,
+    ``layer`` is the kind of a check (``process``, ``port``, ``http``, ``postgres``, …), ``step``,
     ``connection``, ``guard``, ``drift``, ``disagreement`` or ``log``. ``evidence`` is what was
     seen, or the mend.
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, List, Set
 
-from deployguard.onhost import locks, machine
+from deployguard.onhost import locks, machine, withheld
 from deployguard.onhost.deadman import UNITS, Deadman
 from deployguard.onhost.inspection import file_entry, live_record, load_manifest, skip_patterns
 from deployguard.onhost.journal import Journal
@@ -106,7 +106,7 @@ def _in_folder(state: State, identifier: str, system: System) -> List[str]:
         found.append("process at work on %s" % identifier)
     if Deadman(state, folder, system).pid() is not None:
         found.append("dead-man process of %s" % identifier)
-    for name in ("reserve", "blobs"):
+    for name in ("reserve", "blobs", withheld.NAME):
         if os.path.exists(os.path.join(folder, name)):
             found.append(os.path.join(folder, name))
     return found

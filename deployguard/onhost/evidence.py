@@ -18,6 +18,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 
 from deployguard.onhost import failedtree, hostfacts
 from deployguard.onhost.excerpts import Bounded, bounded
+from deployguard.onhost.logs import end_of_file, journal_cursor, journalctl
 from deployguard.onhost.share import Share, write_file
 from deployguard.onhost.system import System
 
@@ -98,25 +99,12 @@ def mark(collectors: Sequence[CollectorData], system: System) -> Dict[str, Dict[
                 cursors[scope] = journal_cursor(system, scope, collector.get("env"))
             marks[collector["id"]] = {"cursor": cursors[scope], "since": system.now()}
         elif collector["kind"] == "tail":
-            marks[collector["id"]] = _end_of_file(collector["path"])
+            marks[collector["id"]] = end_of_file(collector["path"])
         elif collector["kind"] == "pm2_log":
             from deployguard.onhost import pm2evidence
 
             marks[collector["id"]] = pm2evidence.mark(collector["manager"], system)
     return marks
-
-
-def journal_cursor(
-    system: System, scope: str = "system", env: Optional[Dict[str, str]] = None
-) -> Optional[str]:
-    """The cursor of the journal's newest entry, or ``None`` where there is no journal to read."""
-    argv = [*_journalctl(scope), "--lines=1", "--output=json", "--output-fields=PRIORITY"]
-    result = system.run(argv, env=env, timeout=5.0, max_output=65536)
-    try:
-        cursor = json.loads(result.stdout)["__CURSOR"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return cursor if isinstance(cursor, str) else None
 
 
 def collect(
@@ -249,7 +237,7 @@ def _command(
 def _journal(
     collector: CollectorData, directory: str, system: System, share: Share, at: Dict[str, Any]
 ) -> Kept:
-    argv = [*_journalctl(collector.get("scope", "system")), "--utc"]
+    argv = [*journalctl(collector.get("scope", "system")), "--utc"]
     argv.append("--output=short-iso-precise")
     argv.append("--dmesg" if collector.get("kernel") else "--unit=" + collector["unit"])
     since = ["--since=@%d" % at["since"]] if "since" in at else ["--boot"]
@@ -259,10 +247,6 @@ def _journal(
         if not kept.error:
             return kept
     return _keep_output([*argv, *since], collector, directory, system, share)
-
-
-def _journalctl(scope: str) -> List[str]:
-    return ["journalctl", *(["--user"] if scope == "user" else []), "--no-pager", "--quiet"]
 
 
 def _keep_output(
@@ -284,14 +268,6 @@ def _keep_output(
     truncated = len(result.stdout) + len(result.stderr) >= share.max_bytes
     written = write_file(directory, collector["to"], output)
     return Kept(written, truncated or result.timed_out, "" if result.ok else result.describe())
-
-
-def _end_of_file(path: str) -> Dict[str, Any]:
-    try:
-        info = os.stat(path)
-    except OSError:
-        return {"offset": 0}
-    return {"offset": info.st_size, "inode": info.st_ino}
 
 
 def _file(

@@ -15,7 +15,9 @@ Three modes:
     ``baseline``, restarts between the start and the first look are noticed too.
 ``restore``
     The old version, against the baseline: what was not healthy then need not be now, and what it
-    said of its version then it must say again. Checks that are not critical get one look.
+    said of its version then it must say again. Checks that are not critical get one look. Logs are
+    not looked at: that the old version logs what it logged before proves nothing. A number that is
+    measured over the last minutes gets no soak: it has to come back, not to stay.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ SLACK = 1.0
 # A process seen this recently need not be looked at once more at the end.
 FRESH = 0.1
 _MIN_TIMEOUT = 0.05
+#: Kinds whose probe compares with what it observed before the deploy.
+COMPARED = frozenset({"postgres", "prometheus", "logs"})
 _POLL = 0.25
 
 
@@ -67,7 +71,11 @@ def watch(
     """
     started = system.monotonic()
     before = {entry["id"]: entry for entry in (baseline or {}).get("checks", [])}
-    watched = [_Watched(check, mode, before.get(check["id"]), started) for check in checks]
+    watched = [
+        _Watched(check, mode, before.get(check["id"]), started)
+        for check in checks
+        if not (mode == "restore" and check["kind"] == "logs")
+    ]
     watcher = _Watcher(watched, system, emit or _ignore, mode)
     stopped = watcher.run(stop)
     return {
@@ -86,6 +94,12 @@ def as_judged(check: CheckData, mode: str, before: Optional[Dict[str, Any]]) -> 
 
     ``before`` is the check's own entry in the baseline.
     """
+    if check["kind"] in COMPARED and mode != "once":
+        judged = check.copy()
+        judged["baseline"] = (before or {}).get("observed") or {}
+        if mode == "restore" and check["kind"] == "prometheus":
+            judged["min_healthy_time"] = 0.0
+        return judged
     if mode == "deploy" or check["kind"] != "http":
         return check
     judged = check.copy()

@@ -24,6 +24,7 @@ from deployguard.onhost import (
     restoration,
     settlement,
     staging,
+    withheld,
 )
 from deployguard.onhost.blobs import receive
 from deployguard.onhost.deadman import Deadman
@@ -83,6 +84,7 @@ class Participant:
         self.cut: Callable[[], None] = _stay
         self._manifests: Dict[str, Manifest] = {}
         self._views: Dict[str, View] = {}
+        self._log_marks: Dict[str, Any] = {}
         self._journal: Optional[Journal] = None
         self._alive: Optional[int] = None
         self.epoch = 0
@@ -388,7 +390,7 @@ class Participant:
             "armed",
             deadman=self._armed_deadman(),
             procedure=args["procedure"],
-            checks=args["checks"],
+            checks=withheld.withhold(self.folder, args["checks"]),
             baseline=args["baseline"],
             observe=args["observe"],
             observed=args["observed"],
@@ -434,7 +436,8 @@ class Participant:
         return Executor(journal, self._system, self._emit, self._snapshot)
 
     def _snapshot(self, component: str) -> None:
-        """Record the live tree once more, now that nobody writes to it."""
+        """Record the live tree once more, and where the log ends, now that nobody writes there."""
+        self._mark_logs(component)
         view = self._views.get(component)
         if view is None or view.placement.root is None or view.before is None:
             return
@@ -443,13 +446,26 @@ class Participant:
             view.before = now
             assembly.save_manifest(self.folder, "before-%s" % component, now)
 
+    def _mark_logs(self, component: str) -> None:
+        armed = self._journal.last("armed") if self._journal is not None else None
+        for check in (armed or {}).get("checks", []):
+            if check["kind"] == "logs" and check["component"] == component:
+                from deployguard.onhost import probe_logs
+
+                self._log_marks[check["id"]] = probe_logs.mark(check, self._system)
+
     def check(
         self, args: Dict[str, Any], stop: Optional[Callable[[], bool]] = None
     ) -> Dict[str, Any]:
         """Watch the new version until it is healthy, is not in time, or ``stop`` says so."""
         armed = self._need().last("armed") or {}
+        marks = self._log_marks
+        checks: Any = [
+            dict(check, mark=marks[check["id"]]) if check["id"] in marks else check
+            for check in args["checks"]
+        ]
         result = healthcheck.watch(
-            args["checks"],
+            checks,
             self._system,
             mode="deploy",
             baseline=armed.get("baseline"),

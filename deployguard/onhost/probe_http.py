@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import socket
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple, Union
 from urllib.parse import SplitResult, urlsplit
 
 from deployguard.onhost.excerpts import shorten
@@ -24,6 +24,7 @@ from deployguard.onhost.probes import (
     finding,
 )
 from deployguard.onhost.system import System
+from deployguard.onhost.wire import countdown
 
 MAX_BODY = 1024 * 1024
 EXCERPT = 300
@@ -52,36 +53,32 @@ class _Pipe(io.RawIOBase):
 
 def get(check: CheckData, system: System) -> Finding:
     """Make the request of an ``http`` check and judge the answer."""
+    answer = request(check, system, check["url"])
+    return answer if isinstance(answer, Finding) else judge(check, *answer)
+
+
+def request(check: CheckData, system: System, who: str) -> Union[Tuple[int, bytes], Finding]:
+    """Status and body of one GET, or what became of it; ``who`` is how messages call the server."""
     import http.client
     import ssl
 
-    deadline = system.monotonic() + check["timeout"]
-
-    def left() -> float:
-        seconds = deadline - system.monotonic()
-        if seconds <= 0:
-            raise socket.timeout
-        return seconds
-
-    url = check["url"]
+    left = countdown(system.monotonic, check["timeout"])
     try:
-        status, body = _exchange(check, left)
+        return _exchange(check, left)
     except socket.timeout:
-        message = "%s did not answer within %.1f s" % (url, check["timeout"])
-        return finding(UNHEALTHY, message)
+        return finding(UNHEALTHY, "%s did not answer within %.1f s" % (who, check["timeout"]))
     except socket.gaierror as error:
-        return finding(UNKNOWN, "cannot resolve the host of %s: %s" % (url, error.strerror))
+        return finding(UNKNOWN, "cannot resolve the host of %s: %s" % (who, error.strerror))
     except ConnectionRefusedError:
-        return finding(UNHEALTHY, "%s: connection refused" % url)
+        return finding(UNHEALTHY, "%s: connection refused" % who)
     except ssl.SSLError as error:
-        return finding(UNHEALTHY, "%s: TLS: %s" % (url, error.reason or error))
+        return finding(UNHEALTHY, "%s: TLS: %s" % (who, error.reason or error))
     except OSError as error:
-        return finding(connection_state(error), "%s: %s" % (url, error.strerror or error))
+        return finding(connection_state(error), "%s: %s" % (who, error.strerror or error))
     except http.client.HTTPException as error:
-        return finding(UNHEALTHY, "%s: no HTTP answer: %s" % (url, type(error).__name__))
+        return finding(UNHEALTHY, "%s: no HTTP answer: %s" % (who, type(error).__name__))
     except ValueError as error:
-        return finding(UNKNOWN, "cannot make the request to %s: %s" % (url, error))
-    return judge(check, status, body)
+        return finding(UNKNOWN, "cannot make the request to %s: %s" % (who, error))
 
 
 def judge(check: CheckData, status: int, body: bytes) -> Finding:

@@ -8,8 +8,9 @@ that the state cannot heal by itself, so that nobody waits for the deadline in v
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, TypedDict
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, TypedDict, Union
 
+from deployguard.onhost.logs import Source
 from deployguard.onhost.system import System
 
 HEALTHY = "healthy"
@@ -56,9 +57,9 @@ class _CheckBase(TypedDict):
 class CheckData(_CheckBase, total=False):
     """A check as the controller sends it. Times are seconds.
 
-    ``id`` is unique on the host, such as ``backend/http``; ``kind`` is ``process``, ``port``,
-    ``http``, ``tcp`` or ``command``. ``timeout`` bounds one sample; the others are explained in
-    :mod:`deployguard.onhost.verdict`. Then, by kind:
+    ``id`` is unique on the host, such as ``backend/http``; ``kind`` says which probe makes it.
+    ``timeout`` bounds one sample; the others are explained in :mod:`deployguard.onhost.verdict`.
+    Then, by kind:
 
     ``process``
         ``manager``: :class:`ProcessManager`.
@@ -71,6 +72,24 @@ class CheckData(_CheckBase, total=False):
         expect is right for the new version only, see :mod:`deployguard.onhost.healthcheck`.
     ``command``
         ``argv``, ``env`` and ``directory``.
+    ``postgres``, ``mysql``, ``redis``
+        ``address`` and ``number``, or ``socket``; ``user``, ``database``; ``tls``, one of
+        ``wire.TLS_MODES``, and ``ca_file``; ``query`` (of Redis ``argv``) and ``expect``, the text
+        it must give; ``credential``, where the password comes from, in words; ``password_file``.
+        ``free_connections`` of PostgreSQL is a number, or a percentage as text.
+    ``prometheus``
+        ``url``, ``query``; the bounds ``max`` and ``min``; ``max_increase`` and ``max_decrease``
+        against the baseline, a number or a percentage as text; ``user``, ``password_file`` and
+        ``verify_tls``.
+    ``tls``
+        ``address``, ``number``, ``server_name``, ``ca_file``, ``valid_for`` in seconds.
+    ``logs``
+        ``log``: :class:`deployguard.onhost.logs.Source`; ``history`` in bytes, ``words``,
+        ``ignore``, ``max_new``.
+
+    ``secret`` holds what is to be in no journal: ``password``, ``token``. ``baseline`` and ``mark``
+    are added on the host: what the look before the deploy observed, and where a log ended when the
+    service had stopped.
     """
 
     manager: ProcessManager
@@ -87,6 +106,30 @@ class CheckData(_CheckBase, total=False):
     argv: List[str]
     env: Dict[str, str]
     directory: str
+    socket: str
+    user: str
+    database: str
+    tls: str
+    ca_file: str
+    query: str
+    expect: str
+    credential: str
+    password_file: str
+    free_connections: Union[int, str]
+    max: float
+    min: float
+    max_increase: Union[float, str]
+    max_decrease: Union[float, str]
+    server_name: str
+    valid_for: float
+    log: Source
+    history: int
+    words: List[str]
+    ignore: List[str]
+    max_new: int
+    secret: Dict[str, str]
+    baseline: Dict[str, Any]
+    mark: Optional[Dict[str, Any]]
 
 
 class Sample(TypedDict):
@@ -217,10 +260,58 @@ def probe_http(check: CheckData, system: System) -> Finding:
     return http.get(check, system)
 
 
+def probe_postgres(check: CheckData, system: System) -> Finding:
+    """Sign in and ask."""
+    from deployguard.onhost import probe_postgres as postgres
+
+    return postgres.look(check, system)
+
+
+def probe_mysql(check: CheckData, system: System) -> Finding:
+    """Sign in and ask."""
+    from deployguard.onhost import probe_mysql as mysql
+
+    return mysql.look(check, system)
+
+
+def probe_redis(check: CheckData, system: System) -> Finding:
+    """Sign in and ask."""
+    from deployguard.onhost import probe_redis as redis
+
+    return redis.look(check, system)
+
+
+def probe_prometheus(check: CheckData, system: System) -> Finding:
+    """Compare a number with its bounds."""
+    from deployguard.onhost import probe_prometheus as prometheus
+
+    return prometheus.look(check, system)
+
+
+def probe_tls(check: CheckData, system: System) -> Finding:
+    """Judge a certificate."""
+    from deployguard.onhost import probe_tls as tls
+
+    return tls.look(check, system)
+
+
+def probe_logs(check: CheckData, system: System) -> Finding:
+    """Look for errors that are new."""
+    from deployguard.onhost import probe_logs as errors
+
+    return errors.look(check, system)
+
+
 _PROBES: Dict[str, Callable[[CheckData, System], Finding]] = {
     "process": probe_process,
     "port": probe_port,
     "tcp": probe_port,
     "http": probe_http,
     "command": probe_command,
+    "postgres": probe_postgres,
+    "mysql": probe_mysql,
+    "redis": probe_redis,
+    "prometheus": probe_prometheus,
+    "tls": probe_tls,
+    "logs": probe_logs,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any, Callable, Dict
 
-from deployguard.onhost import durable, healthcheck, machine, verification
+from deployguard.onhost import durable, healthcheck, machine, verification, withheld
 from deployguard.onhost.journal import Journal
 from deployguard.onhost.operations import Executor
 from deployguard.onhost.system import System
@@ -36,8 +36,9 @@ def restore(
     undone = system.monotonic()
     differences = verification.differences(folder, armed, staged, system)
     verified = system.monotonic()
+    checks: Any = withheld.complete(folder, armed["checks"])
     health = healthcheck.watch(
-        armed["checks"], system, mode="restore", baseline=armed["baseline"], emit=emit
+        checks, system, mode="restore", baseline=armed["baseline"], emit=emit
     )
     ended = system.monotonic()
     seconds = {

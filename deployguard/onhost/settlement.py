@@ -11,7 +11,7 @@ import base64
 import os
 from typing import Any, Dict, List, Optional, Sequence
 
-from deployguard.onhost import durable, locks, machine
+from deployguard.onhost import durable, locks, machine, withheld
 from deployguard.onhost.deadman import Deadman
 from deployguard.onhost.inspection import file_entry, live_record, load_manifest
 from deployguard.onhost.journal import Journal
@@ -329,6 +329,7 @@ def _kept_file(file: Dict[str, Any]) -> Dict[str, Any]:
 def _clear(folder: str) -> None:
     durable.sweep(folder)
     _unlink(os.path.join(folder, "reserve"))
+    _unlink(os.path.join(folder, withheld.NAME))
     for name in os.listdir(folder):
         if name.startswith(KEPT_STATE):
             _unlink(os.path.join(folder, name))

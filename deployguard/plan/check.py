@@ -6,8 +6,17 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
-from deployguard.plan.block import Block, OneOf
-from deployguard.plan.quantity import AbsolutePath, Argv, Duration, Whole
+from deployguard.plan.block import OneOf
+from deployguard.plan.dependency import (
+    LogsCheck,
+    MysqlCheck,
+    PostgresCheck,
+    PrometheusCheck,
+    RedisCheck,
+    TlsCheck,
+)
+from deployguard.plan.options import CheckOptions
+from deployguard.plan.quantity import AbsolutePath, Argv, Whole
 
 __all__ = [
     "Check",
@@ -15,23 +24,16 @@ __all__ = [
     "CommandCheck",
     "HttpCheck",
     "ImportsCheck",
+    "LogsCheck",
+    "MysqlCheck",
     "PortCheck",
+    "PostgresCheck",
     "ProcessCheck",
+    "PrometheusCheck",
+    "RedisCheck",
     "TcpCheck",
+    "TlsCheck",
 ]
-
-
-class CheckOptions(Block):
-    """What every check has in common. Durations are seconds."""
-
-    name: str | None = Field(None, description="Name in reports; the kind when left out.")
-    critical: bool = Field(True, description="A failure fails the deploy; else it is a finding.")
-    timeout: Duration = Field(5.0, description="For one sample.")
-    interval: Duration = Field(0.5, description="Between samples.")
-    deadline: Duration = Field(30.0, description="To become healthy, from the start.")
-    min_healthy_time: Duration = Field(
-        0.0, description="Soak: healthy without a break, and without a restart, for this long."
-    )
 
 
 class ProcessCheck(CheckOptions):
@@ -114,10 +116,21 @@ def _argv_shorthand(value: object) -> object:
     return {"argv": value} if isinstance(value, list) else value
 
 
+def _dsn_shorthand(value: object) -> object:
+    return {"dsn": value} if isinstance(value, str) else value
+
+
+def _address_shorthand(value: object) -> object:
+    return {"address": value} if isinstance(value, str) else value
+
+
 class Check(OneOf):
     """One check of a component; exactly one kind."""
 
-    KINDS: ClassVar[tuple[str, ...]] = ("process", "port", "http", "tcp", "command", "imports")
+    KINDS: ClassVar[tuple[str, ...]] = (
+        "process", "port", "http", "tcp", "command", "imports",
+        "postgres", "mysql", "redis", "prometheus", "tls", "logs",
+    )  # fmt: skip
     process: ProcessCheck | None = Field(
         None, description="The service runs and did not restart; `process: {}` is enough."
     )
@@ -143,4 +156,35 @@ class Check(OneOf):
     ) = Field(None, description="A command on the host ends with exit status 0.")
     imports: ImportsCheck | None = Field(
         None, description="The release's modules resolve, before the switch."
+    )
+    postgres: (
+        Annotated[
+            PostgresCheck,
+            BeforeValidator(_dsn_shorthand, json_schema_input_type=str | PostgresCheck),
+        ]
+        | None
+    ) = Field(None, description="PostgreSQL lets us in, answers, and has connections left.")
+    mysql: (
+        Annotated[
+            MysqlCheck, BeforeValidator(_dsn_shorthand, json_schema_input_type=str | MysqlCheck)
+        ]
+        | None
+    ) = Field(None, description="MySQL or MariaDB lets us in and answers.")
+    redis: (
+        Annotated[
+            RedisCheck, BeforeValidator(_dsn_shorthand, json_schema_input_type=str | RedisCheck)
+        ]
+        | None
+    ) = Field(None, description="Redis lets us in and answers.")
+    prometheus: PrometheusCheck | None = Field(
+        None, description="A number that Prometheus measures is within its bounds."
+    )
+    tls: (
+        Annotated[
+            TlsCheck, BeforeValidator(_address_shorthand, json_schema_input_type=str | TlsCheck)
+        ]
+        | None
+    ) = Field(None, description="A certificate is trusted, for its name, and lasts.")
+    logs: LogsCheck | None = Field(
+        None, description="The log has no errors of a new kind; `logs: {}` is enough."
     )

@@ -34,7 +34,8 @@ def load(
 
     ``version`` replaces the plan's own, ``variables`` are ``vars.NAME`` in templates and win over
     the plan's ``vars``; ``environ`` is what ``env.NAME`` sees, ``os.environ`` by default. Without
-    ``local_files`` the artifacts and files that the plan names need not be on this machine. Raises
+    ``local_files`` the artifacts and files that the plan names need not be on this machine, nor the
+    variables with the secrets of its checks set. Raises
     :class:`~deployguard.errors.PlanInvalid` with every mistake.
     """
     loading = _Loading(os.fspath(path), version, variables or {}, environ)
@@ -292,7 +293,8 @@ class _Loading:
             components=tuple(components) if isinstance(components, dict) else None,
         )
         base = self._base if self.local_files else None
-        for finding in plan_findings(plan, base, names):
+        environ = self._environ if self.local_files else None
+        for finding in plan_findings(plan, base, names, environ):
             if not any(_related(finding.path, path) for path in spoiled):
                 self._findings.append(finding)
 

@@ -45,6 +45,10 @@ _EXPECTED_BLOCK = {
     "PortCheck": "a port number, or a block with `number`",
     "HttpCheck": "a URL, or a block with `url`",
     "CommandCheck": "a list of arguments, or a block with `argv`",
+    "PostgresCheck": "a DSN, or a block with `dsn`",
+    "MysqlCheck": "a DSN, or a block with `dsn`",
+    "RedisCheck": "a DSN, or a block with `dsn`",
+    "TlsCheck": "the name of a server, or a block with `address`",
     "Host": "a mapping such as {address: web1.example.com}",
 }
 _PATTERNS = {
@@ -53,6 +57,10 @@ _PATTERNS = {
     r"^[^/\s]+\.(service|socket|timer|target|path)$": (
         "is not a systemd unit; give its full name, as in backend.service"
     ),
+    r"^[A-Za-z_][A-Za-z0-9_]{0,127}$": (
+        "is not the name of an environment variable; it is made of letters, digits and _"
+    ),
+    r"^[^/\s]+$": "is not a name or an address; write it without https:// and without a path",
     r"^[A-Za-z0-9@_][A-Za-z0-9@._:-]*$": (
         "is not a PM2 process name; use letters, digits, @, ., _, : and -"
     ),
@@ -313,7 +321,7 @@ class Objections:
             # Written with nothing after the colon, a kind of check counts as not written.
             empty = [key for key, item in value.items() if item is None]
             if empty and problem.startswith("needs exactly one"):
-                bare = empty[0] in ("process", "baseline", "approval")
+                bare = empty[0] in ("process", "baseline", "approval", "logs")
                 mend = f"write {empty[0]}: {{}}" if bare else "give it a value"
                 return Finding((*path, empty[0]), f"{empty[0]} has no value", mend)
             return Finding(path, problem, hint)

@@ -19,6 +19,7 @@ __all__ = [
     "parse_duration",
     "parse_mode",
     "parse_size",
+    "refuse_bool",
 ]
 
 _DURATION = re.compile(r"^(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|m|h|d)$")

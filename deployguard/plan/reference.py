@@ -41,11 +41,13 @@ def with_tables(text: str) -> str:
 
 def table(block: type[BaseModel]) -> str:
     """One block's keys as a Markdown table."""
+    # What all checks have is told once; a check that has another default tells that.
     inherited = {
         name
-        for base in block.__bases__
+        for base in block.__mro__[1:]
         if base.__name__ == "CheckOptions"
         for name in base.__annotations__
+        if name not in block.__annotations__
     }
     rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
     for name, field in block.model_fields.items():

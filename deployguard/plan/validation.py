@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from deployguard.plan.check_rules import check_findings
 from deployguard.plan.document import Finding, Path
 from deployguard.plan.guard_rules import guard_findings
 from deployguard.plan.names import Names
@@ -23,10 +23,7 @@ from deployguard.plan.territory import territory_findings, tree_entry_fault
 if TYPE_CHECKING:
     from deployguard.plan.model import (
         Artifact,
-        Check,
-        CheckOptions,
         Component,
-        ImportsCheck,
         Plan,
         SystemdService,
         Task,
@@ -37,10 +34,13 @@ __all__ = ["plan_findings"]
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 
 
-def plan_findings(plan: Plan, base: str | None, names: Names) -> Iterator[Finding]:
+def plan_findings(
+    plan: Plan, base: str | None, names: Names, environ: Mapping[str, str] | None
+) -> Iterator[Finding]:
     """Every rule on every block.
 
     ``base`` is the directory of the plan file; ``None`` leaves out whether local files are there.
+    ``environ`` has the variables that the plan names; ``None`` leaves out whether they are set.
     """
     targets: set[str] | None = None
     if names.hosts is not None:
@@ -59,6 +59,8 @@ def plan_findings(plan: Plan, base: str | None, names: Names) -> Iterator[Findin
         where: Path = ("components", name)
         yield from _targets((*where, "hosts"), component.hosts, targets)
         yield from _component(plan, component, where, base)
+        for index, check in enumerate(component.checks):
+            yield from check_findings(check, component, (*where, "checks", index), environ)
     yield from territory_findings(plan)
     yield from _tasks(plan, names, targets)
 
@@ -170,8 +172,6 @@ def _component(
             "add checks, if only `- process: {}` or `- port: 8080`",
             on_key=True,
         )
-    for index, check in enumerate(component.checks):
-        yield from _check(check, component, (*where, "checks", index))
 
 
 def _artifact(artifact: Artifact, where: Path, base: str | None) -> Iterator[Finding]:
@@ -288,71 +288,6 @@ def _systemd(
                 f"scope: user means the manager of the SSH user, and {root} has become: true",
                 "use scope: system, or remove become",
             )
-
-
-def _check(check: Check, component: Component, where: Path) -> Iterator[Finding]:
-    options: CheckOptions = check.spec
-    where = (*where, check.kind)
-    if check.kind == "process" and component.service is None:
-        yield Finding(
-            where,
-            "a process check needs a service, and the component has none",
-            "add service, or check a port or a URL",
-            on_key=True,
-        )
-    for field, why in (
-        ("timeout", "one sample may take longer than all of them"),
-        ("interval", "there would be one sample only"),
-        ("min_healthy_time", "it could never be healthy for that long"),
-    ):
-        seconds = getattr(options, field)
-        # A default that does not fit is fitted (`compile_checks`); what was written is a mistake.
-        if seconds > options.deadline and field in options.model_fields_set:
-            yield Finding(
-                (*where, field),
-                f"{field} ({seconds:g}s) is longer than deadline ({options.deadline:g}s): {why}",
-                f"raise deadline, or lower {field}",
-            )
-    if options.deadline == 0:
-        yield Finding((*where, "deadline"), "a deadline of 0 fails at once", "write 30s")
-    if check.imports is not None:
-        yield from _imports(check.imports, where)
-    if check.http is not None:
-        statuses = (
-            check.http.status if isinstance(check.http.status, tuple) else (check.http.status,)
-        )
-        if not statuses or any(not 100 <= status <= 599 for status in statuses):
-            yield Finding((*where, "status"), "an HTTP status is a number from 100 to 599")
-        yield from _url(check.http.url, (*where, "url"))
-
-
-def _imports(imports: ImportsCheck, where: Path) -> Iterator[Finding]:
-    if not imports.node and not imports.python:
-        hint = "name what is started: node: [src/index.js], or python: [shop.main]"
-        yield Finding(where, "asks for nothing", hint)
-    for field in ("node", "python", "roots"):
-        for index, entry in enumerate(getattr(imports, field)):
-            fault = None if field == "roots" and entry == "." else tree_entry_fault(entry)
-            if fault is not None:
-                yield Finding((*where, field, index), *fault)
-    for field in ("interpreter", "roots", "own"):
-        if field in imports.model_fields_set and not imports.python:
-            yield Finding(
-                (*where, field),
-                f"{field} is for Python, and no Python is named",
-                "add python: [shop.main], or remove it",
-                on_key=True,
-            )
-
-
-def _url(url: str, where: Path) -> Iterator[Finding]:
-    try:
-        parts = urlsplit(url)
-        good = bool(parts.hostname) and parts.port != 0 and not re.search(r"\s", url)
-    except ValueError:
-        good = False
-    if not good:
-        yield Finding(where, f'"{url}" is not a URL', "write it as http://127.0.0.1:3000/health")
 
 
 def _tasks(plan: Plan, names: Names, targets: Collection[str] | None) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from deployguard.evidence.redact import Redactor
+from deployguard.plan.credentials import secrets_of_checks
 from deployguard.plan.model import Plan
 from deployguard.rollout.outcome import Event, Listener, Outcome
 from deployguard.secret import Secret
@@ -31,7 +32,7 @@ def secrets_of(plan: Plan) -> list[Secret]:
         if guard.ci is not None or guard.approval is not None:
             names.append(guard.spec.token_env)
     found = (Secret.from_environment(name) for name in names)
-    return [secret for secret in found if secret is not None]
+    return [*(secret for secret in found if secret is not None), *secrets_of_checks(plan)]
 
 
 class Redaction:

@@ -25,6 +25,7 @@ from deployguard.errors import (
 )
 from deployguard.guards.base import Ask
 from deployguard.guards.world import real_world
+from deployguard.plan.credentials import demand_access
 from deployguard.plan.model import Plan
 from deployguard.plan.order import components_on, hosts_in_order, hosts_named
 from deployguard.rollout import decide, fleet, rescue
@@ -118,8 +119,10 @@ class Run:
     def open_sources(self) -> None:
         """Open every artifact and read its manifest.
 
-        Raises :class:`~deployguard.errors.PlanInvalid` for those that are damaged or unsafe.
+        Raises :class:`~deployguard.errors.PlanInvalid` for those that are damaged or unsafe, and
+        :class:`~deployguard.errors.UsageError` where the secret of a check is not there.
         """
+        demand_access(self.plan)
         if self._history:
             self.context.sources.update(
                 {name: Source(self.version) for name in self.plan.components}

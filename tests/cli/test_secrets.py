@@ -14,6 +14,7 @@ from deployguard.rollout.outcome import Outcome
 from deployguard.store.journal import SqliteJournal
 from tests.cli.conftest import Run, Site
 from tests.cli.outcomes import finding, outcome
+from tests.servers.databases import a_redis
 
 NAMED = "hunter2-sentinel"
 PATTERN = "correct-horse-battery"
@@ -111,3 +112,67 @@ def test_recover_hands_out_no_secret(leaking: Site, monkeypatch: pytest.MonkeyPa
     for text in (repr(ended), repr(kept), written(leaking.root / "state")):
         assert "[redacted:" in text
         assert NAMED not in text
+
+
+BROKEN = """\
+import sys
+print("ERROR cannot import telemetry", flush=True)
+sys.exit(1)
+"""
+
+
+def test_the_password_of_a_check_is_nowhere(
+    deployguard: Run, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through a deploy, one that fails, and the restore that signs in with it again: it is not on
+    the terminal, nor in any journal, here or on the host, nor in the evidence."""
+    password = "geheim-sentinel"
+    monkeypatch.setenv("CACHE_URL", f"redis://shop:{password}@127.0.0.1:1/0")
+    plan = site.plan.read_text()
+    check = "    checks:\n      - redis: {dsn_env: CACHE_URL, interval: 100ms}\n"
+    with a_redis(f"user shop on >{password} ~* +@all", "requirepass other") as server:
+        monkeypatch.setenv("CACHE_URL", f"redis://shop:{password}@127.0.0.1:{server.port}/0")
+        site.plan.write_text(plan.replace("    checks:\n", check))
+        done = deployguard("apply", site.plan, "--json", "-v")
+        assert done.code == 0, done.err
+        site.release("v2", server=BROKEN)
+        log = tmp_path / "log.jsonl"
+        ran = deployguard("apply", site.plan, "--release", "v2", "--json", "-v", "--log-file", log)
+        assert ran.code == 3, ran.err
+    # Restored, verified and healthy: so the host did sign in.
+    assert ran.lines[-1]["hosts"][0]["healthy"] is True
+    kept = written(tmp_path / "controller-state") + written(site.root)
+    assert "journal.db" in kept and "metadata.json" in kept and "host-state/transactions" in kept
+    for text in (done.out, done.err, ran.out, ran.err, log.read_text(), kept):
+        assert password not in text
+    # The journal of the host does know the check.
+    assert f'"number":{server.port}' in kept.replace(" ", "")
+
+
+def test_a_password_that_the_database_refuses(
+    deployguard: Run, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The finding says whose password it was, and not which."""
+    monkeypatch.setenv("CACHE_PASSWORD", "wrong-sentinel")
+    with a_redis("requirepass right") as server:
+        dsn = f"redis://127.0.0.1:{server.port}"
+        options = f"{{dsn: '{dsn}', password_env: CACHE_PASSWORD, deadline: 1s, timeout: 1s}}"
+        check = f"    checks:\n      - redis: {options}\n"
+        site.plan.write_text(site.plan.read_text().replace("    checks:\n", check))
+        ran = deployguard("apply", site.plan, "--json")
+    assert ran.code == 3, ran.err
+    assert "refuses the default user: invalid username-password pair" in ran.err
+    assert "; it was given the password in CACHE_PASSWORD" in ran.err
+    kept = written(tmp_path / "controller-state") + written(site.root)
+    assert "wrong-sentinel" not in ran.out + ran.err + kept
+
+
+def test_a_secret_that_is_not_set_stops_everything(deployguard: Run, site: Site) -> None:
+    """Exit code 2, its place in the plan, and no host is touched."""
+    check = "    checks:\n      - redis: {dsn: 'redis://cache', password_env: CACHE_PASSWORD}\n"
+    site.plan.write_text(site.plan.read_text().replace("    checks:\n", check))
+    ran = deployguard("apply", site.plan)
+    assert ran.code == 2
+    assert "plan.yaml:12:53 components.web.checks[0].redis.password_env: " in ran.err
+    assert "the environment variable CACHE_PASSWORD is not set" in ran.err
+    assert not (site.root / "host-state").exists() and not (site.root / "srv").exists()

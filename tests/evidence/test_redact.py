@@ -200,6 +200,8 @@ def test_the_name_stays_and_the_value_goes(text: str, expected: str) -> None:
         "token_count=12 max_tokens: 512",
         "DB_PASSWORD=${DB_PASSWORD}",
         "PWD=/srv/backend",
+        "redis.password_env: the environment variable CACHE_PASSWORD is not set",
+        "POSTGRES_PASSWORD_FILE=/run/secrets/db token_env: GITHUB_TOKEN",
         "passed: 12, bypass: 3",
         "Error: token expired at 10:00",
         "password-reset.service: Failed with result 'exit-code'.",

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from deployguard.errors import UsageError
 from deployguard.health.checks import compile_checks
 from deployguard.onhost.probes import CheckData, sample
 from deployguard.onhost.system import System
@@ -107,3 +108,58 @@ def test_a_process_check_without_a_service_is_never_healthy() -> None:
     """There is nobody to ask."""
     check = compiled({"process": {}}, manager={})[0]
     assert sample(check, System())["state"] == "unknown"
+
+
+def test_a_database_with_its_password_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is journalled says where it is and where the password is from; the password is beside
+    it, where the host keeps it apart."""
+    monkeypatch.setenv("DB_PASSWORD", "geheim")
+    check = compiled(
+        {"postgres": {
+            "dsn": "postgresql://shop@db.example.com/orders?sslmode=verify-full&sslrootcert=/ca",
+            "password_env": "DB_PASSWORD",
+            "query": "SELECT 1",
+            "expect": "1",
+            "free_connections": "20%",
+        }},
+        manager={},
+    )[0]  # fmt: skip
+    assert check.pop("secret") == {"password": "geheim"}  # type: ignore[misc]
+    assert "geheim" not in repr(check)
+    assert check["credential"] == "the password in DB_PASSWORD"
+    assert (check["address"], check["number"]) == ("db.example.com", 5432)
+    assert (check["user"], check["database"]) == ("shop", "orders")
+    assert (check["tls"], check["ca_file"]) == ("verify-full", "/ca")
+    assert (check["query"], check["expect"], check["free_connections"]) == ("SELECT 1", "1", "20%")
+
+
+def test_a_secret_that_is_not_there_is_told_before_it_is_missed() -> None:
+    """By its name, as a mistake in usage."""
+    with pytest.raises(UsageError, match="the environment variable NOT_SET is not set"):
+        compiled({"redis": {"dsn": "redis://cache", "password_env": "NOT_SET"}}, manager={})
+
+
+def test_where_a_service_logs() -> None:
+    """The unit's journal, with the bus of a user's manager; the file of a program of ours."""
+    bus = {"XDG_RUNTIME_DIR": "/run/user/1000"}
+    user = {"driver": "systemd", "unit": "shop.service", "scope": "user", "env": bus}
+    check = compiled({"logs": {}}, manager=user)[-1]
+    assert check["log"] == {"unit": "shop.service", "scope": "user", "env": bus}
+    ours = {"driver": "process", "pid_file": "/x/shop.pid", "log": "/x/shop.log"}
+    assert compiled({"logs": {}}, manager=ours)[-1]["log"] == {"path": "/x/shop.log"}
+    check = compiled({"logs": {"file": "/var/log/shop.log"}}, manager=user)[-1]
+    assert check["log"] == {"path": "/var/log/shop.log"}
+
+
+def test_soaks_of_their_own() -> None:
+    """A number lags and an error takes a moment; a default that does not fit is fitted."""
+    number = {"url": "http://p", "query": "up", "min": 1}
+    first, second, third = compiled(
+        {"prometheus": number},
+        {"prometheus": {**number, "deadline": 5}},
+        {"logs": {"file": "/x"}},
+        manager={},
+    )
+    assert (first["min_healthy_time"], first["deadline"]) == (30.0, 120.0)
+    assert (second["min_healthy_time"], second["interval"]) == (5.0, 2.0)
+    assert (third["min_healthy_time"], third["deadline"]) == (10.0, 30.0)

@@ -115,6 +115,42 @@ def test_somebody_else_answers() -> None:
     ]
 
 
+def test_a_health_endpoint_that_does_not_look_at_its_database() -> None:
+    """Nor does it notice what others see of it."""
+    full = entry("postgres", "unhealthy", "PostgreSQL at db:5432 has no connection left")
+    errors = entry("prometheus", "unhealthy", "errors is 7, at most 1 wanted")
+    news = entry("logs", "unhealthy", "1 new kind of error in the journal of shop.service")
+    assert words(HTTP_200, full, errors, news) == [
+        "PostgreSQL at db:5432 has no connection left, but the health endpoint says it is well",
+        "HTTP answers 200, but errors is 7, at most 1 wanted",
+        "HTTP answers 200, but 1 new kind of error in the journal of shop.service",
+    ]
+    assert words(HTTP_200, entry("prometheus", "unknown"), entry("logs")) == []
+
+
+def test_a_database_that_is_blamed_and_well() -> None:
+    """The release cannot reach what this host can: it is its address, its password, its pool."""
+    blames = entry("http", "unhealthy", 'http://x answered 503: {"database": "away"}',
+                   observed={"status": 503})  # fmt: skip
+    well = entry("postgres", message="PostgreSQL at db:5432 answers")
+    assert words(blames, well) == [
+        "PostgreSQL at db:5432 answers, but HTTP answers 503 and blames it: this host reaches it, "
+        "so look at how the release does: its address, its password, its pool"
+    ]
+    assert words(HTTP_503, well) == []
+    assert words(blames, entry("redis")) == []
+
+
+def test_a_certificate_that_the_check_of_the_url_did_not_look_at() -> None:
+    """A plain answer has none to disagree with."""
+    expired = entry("tls", "unhealthy", "the certificate of x:443 expired 3 days ago")
+    blind = entry("http", message="https://x answered 200", observed={"status": 200})
+    assert words(blind, expired) == [
+        "HTTP answers 200, but the certificate of x:443 expired 3 days ago"
+    ]
+    assert words(HTTP_200, expired) == []
+
+
 def test_a_health_endpoint_that_does_not_look_at_its_dependency() -> None:
     """It says that all is well while the database is unreachable."""
     tcp = entry("tcp", "unhealthy", "db port 5432 is closed")

@@ -27,6 +27,8 @@ MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 STEPS = ("begin", "look", "stage", "arm", "switch", "check", "prepare", "commit")
 COMPONENT = "app"
+#: What the check of every deploy knows, and no journal may.
+SECRET = "geheim-sentinel"
 #: How long a sick service is watched. A well one must be seen within it, on a busy machine too.
 PATIENCE = 30.0
 
@@ -383,6 +385,7 @@ def checks(
             "deadline": deadline,
             "min_healthy_time": 0.0,
             "argv": list(argv),
+            "secret": {"password": SECRET},
         }
     ]
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from deployguard.onhost import evidence
-from deployguard.onhost.evidence import CollectorData, collect, journal_cursor, mark, pack
+from deployguard.onhost.evidence import CollectorData, collect, mark, pack
+from deployguard.onhost.logs import journal_cursor
 from deployguard.onhost.share import Share, UnsafeName, write_file
 from deployguard.onhost.system import Completed, System
 from deployguard.onhost.tree import scan

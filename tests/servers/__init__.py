@@ -1,0 +1,1 @@
+"""Real servers of a test's own, for checks to look at."""
