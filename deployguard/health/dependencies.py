@@ -98,4 +98,6 @@ def _log(spec: LogsCheck, manager: Mapping[str, Any]) -> Source:
         if manager.get("env"):
             source["env"] = dict(manager["env"])
         return source
+    if manager.get("driver") == "pm2":
+        return {"pm2": dict(manager)}
     return {"path": str(manager.get("log", ""))}

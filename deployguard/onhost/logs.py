@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, TypedDict
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, TypedDict
 
 from deployguard.onhost.excerpts import Bounded
 from deployguard.onhost.system import System
@@ -20,12 +20,14 @@ _BLIND = b"not seeing messages from other users"
 
 
 class Source(TypedDict, total=False):
-    """Where a log is: ``unit`` of the journal in ``scope``, with ``env``; or the file ``path``."""
+    """Where a log is: ``unit`` of the journal in ``scope``, with ``env``; the file ``path``; or the
+    files of what ``pm2`` runs, which is the data of its driver."""
 
     unit: str
     scope: str
     env: Dict[str, str]
     path: str
+    pm2: Dict[str, Any]
 
 
 class Line(NamedTuple):
@@ -41,10 +43,16 @@ class Unreadable(Exception):
     """The log cannot be read; the message says why, and the mend."""
 
 
-def mark(source: Source, system: System) -> Dict[str, Any]:
-    """Where the log ends now."""
+class Absent(Unreadable):
+    """There is no such file, or it is none that holds lines."""
+
+
+def mark(source: Source, system: System, known: Sequence[str] = ()) -> Dict[str, Any]:
+    """Where the log ends now; ``known`` are the :func:`files` of it that were there before."""
     if "path" in source:
         return end_of_file(source["path"])
+    if "pm2" in source:
+        return {"files": {path: end_of_file(path) for path in {*files(source, system), *known}}}
     cursor = journal_cursor(system, source.get("scope", "system"), source.get("env"))
     return {"cursor": cursor, "since": system.now()}
 
@@ -59,7 +67,18 @@ def read(
     """The lines after a mark, or without one the last lines. Raises :class:`Unreadable`."""
     if "path" in source:
         return list(_of_file(source["path"], after, max_bytes))
+    if "pm2" in source:
+        return list(_of_pm2(source, system, after, max_bytes, timeout))
     return list(_of_journal(source, system, after, max_bytes, timeout))
+
+
+def files(source: Source, system: System, timeout: float = 5.0) -> List[str]:
+    """The files of a log that has several, as far as they are known now."""
+    if "pm2" not in source:
+        return []
+    from deployguard.onhost import pm2evidence
+
+    return pm2evidence.service_logs(source["pm2"], system, timeout)
 
 
 def journal_cursor(
@@ -90,14 +109,36 @@ def end_of_file(path: str) -> Dict[str, Any]:
     return {"offset": info.st_size, "inode": info.st_ino}
 
 
-def _of_file(path: str, after: Optional[Dict[str, Any]], max_bytes: int) -> Iterator[Line]:
+def _of_pm2(
+    source: Source,
+    system: System,
+    after: Optional[Dict[str, Any]],
+    max_bytes: int,
+    timeout: float,
+) -> Iterator[Line]:
+    marks: Dict[str, Any] = {} if after is None else after.get("files", {})
+    paths = list(dict.fromkeys([*files(source, system, timeout), *marks]))
+    if not paths:
+        raise Unreadable("PM2 does not say where %s logs" % ", ".join(source["pm2"]["names"]))
+    for path in paths:
+        begun = None if after is None else marks.get(path, {})
+        try:
+            # They stand in the directory of the user, who may not lead us elsewhere.
+            yield from _of_file(path, begun, max_bytes // len(paths), os.O_NOFOLLOW)
+        except Absent:
+            continue  # one of them may be /dev/null, or not written yet
+
+
+def _of_file(
+    path: str, after: Optional[Dict[str, Any]], max_bytes: int, flags: int = 0
+) -> Iterator[Line]:
     try:
         # Not blocking: opening a pipe would wait for its writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
         with os.fdopen(descriptor, "rb") as stream:
             info = os.fstat(descriptor)
             if not stat.S_ISREG(info.st_mode):
-                raise Unreadable("%s is no regular file" % path)
+                raise Absent("%s is no regular file" % path)
             start = max(info.st_size - max_bytes, 0)
             if after is not None:
                 start = after.get("offset", 0)
@@ -113,7 +154,7 @@ def _of_file(path: str, after: Optional[Dict[str, Any]], max_bytes: int) -> Iter
                 kept.add(piece)
                 left -= len(piece)
     except FileNotFoundError:
-        raise Unreadable("there is no %s" % path) from None
+        raise Absent("there is no %s" % path) from None
     except OSError as error:
         raise Unreadable("cannot read %s: %s" % (path, error.strerror)) from None
     # The last line may be half written; it will be whole at the next look.

@@ -447,12 +447,15 @@ class Participant:
             assembly.save_manifest(self.folder, "before-%s" % component, now)
 
     def _mark_logs(self, component: str) -> None:
-        armed = self._journal.last("armed") if self._journal is not None else None
-        for check in (armed or {}).get("checks", []):
+        armed = (self._journal.last("armed") if self._journal is not None else None) or {}
+        baseline = (armed.get("baseline") or {}).get("checks", [])
+        observed = {entry["id"]: entry["observed"] for entry in baseline}
+        for check in armed.get("checks", []):
             if check["kind"] == "logs" and check["component"] == component:
                 from deployguard.onhost import probe_logs
 
-                self._log_marks[check["id"]] = probe_logs.mark(check, self._system)
+                mark = probe_logs.mark(check, observed.get(check["id"]), self._system)
+                self._log_marks[check["id"]] = mark
 
     def check(
         self, args: Dict[str, Any], stop: Optional[Callable[[], bool]] = None

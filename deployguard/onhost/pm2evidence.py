@@ -67,6 +67,12 @@ def logs(
     return b"\n".join(pieces)
 
 
+def service_logs(manager: Dict[str, Any], system: System, timeout: float) -> List[str]:
+    """Where the processes write; what the daemon itself has to say is not among it."""
+    paths = _logs(manager, system, timeout)
+    return paths[:-1] if paths else []
+
+
 def _logs(manager: Dict[str, Any], system: System, timeout: float) -> List[str]:
     try:
         place = pm2.place_of(manager)

@@ -30,7 +30,7 @@ _NUMBERED = re.compile(r'"level": ?[56]0\b')
 
 def look(check: CheckData, system: System) -> Finding:
     """One look. ``observed`` without a baseline: ``shapes``, ``lines``, ``errors``, ``instances``,
-    ``full``; with one: ``new``, ``lines``, ``errors``."""
+    ``files``, ``full``; with one: ``new``, ``lines``, ``errors``."""
     baseline = check.get("baseline")
     try:
         if baseline is None:
@@ -52,6 +52,7 @@ def _learn(check: CheckData, system: System) -> Finding:
         "lines": len(lines),
         "errors": len(errors),
         "instances": instances[:_INSTANCES],
+        "files": logs.files(check["log"], system, check["timeout"]),
         "full": miner.full,
     }
     message = "%s among %d lines of %s" % (
@@ -168,6 +169,8 @@ def _holds(text: str, pieces: List[str]) -> bool:
 
 def name_of(source: logs.Source) -> str:
     """The log in words."""
+    if "pm2" in source:
+        return "the logs of %s in PM2" % ", ".join(source["pm2"]["names"])
     return source["path"] if "path" in source else "the journal of %s" % source["unit"]
 
 
@@ -182,9 +185,14 @@ def _kinds(count: int, one: str, many: str) -> str:
     return "%d %s" % (count, one if count == 1 else many)
 
 
-def mark(check: CheckData, system: System) -> Optional[Dict[str, Any]]:
-    """Where the log ends now, for the looks that follow; ``None`` where it cannot be told."""
+def mark(
+    check: CheckData, baseline: Optional[Dict[str, Any]], system: System
+) -> Optional[Dict[str, Any]]:
+    """Where the log ends now, for the looks that follow; ``None`` where it cannot be told.
+
+    ``baseline`` is what :func:`look` observed before.
+    """
     try:
-        return logs.mark(check["log"], system)
+        return logs.mark(check["log"], system, (baseline or {}).get("files", ()))
     except (OSError, KeyError):
         return None

@@ -106,7 +106,7 @@ def _prometheus(check: PrometheusCheck, where: Path) -> Iterator[Finding]:
 
 def _log_of(component: Component, where: Path) -> Iterator[Finding]:
     service = component.service
-    if service is None or service.kind not in ("systemd", "process"):
+    if service is None or service.kind not in ("systemd", "process", "pm2"):
         yield Finding(
             where,
             "nobody knows where the log of this component is",

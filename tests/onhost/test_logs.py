@@ -71,7 +71,7 @@ class Log:
 
     def switch(self) -> None:
         """The service has stopped."""
-        self.check["mark"] = probe_logs.mark(self.check, system)
+        self.check["mark"] = probe_logs.mark(self.check, None, system)
 
     def after(self) -> Any:
         """What the check finds."""
@@ -338,7 +338,7 @@ def test_a_cursor_that_is_refused_is_replaced_by_the_time() -> None:
 def test_the_mark_of_a_journal() -> None:
     """A cursor, and the time in its place."""
     journal = Journal()
-    assert probe_logs.mark(journal.check, journal.fake) == {
+    assert probe_logs.mark(journal.check, None, journal.fake) == {
         "cursor": "c1",
         "since": journal.fake.now(),
     }

@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator
 
 import pytest
 
-from deployguard.onhost import pm2, pm2actions, pm2evidence, pm2rpc
+from deployguard.onhost import pm2, pm2actions, pm2evidence, pm2rpc, probe_logs
 from deployguard.onhost.system import System
 from tests.onhost.fake_pm2 import Daemon, Pm2System, garbage
 
@@ -414,3 +414,42 @@ def test_the_logs_since_the_mark_and_the_table(daemon: Daemon, tmp_path: Path) -
     table = json.loads(pm2evidence.table(manager, system, 5.0))
     assert table["processes"][0]["status"] == "errored"
     assert "SECRET" not in json.dumps(table)
+
+
+# -- new errors ------------------------------------------------------------------------------------
+
+
+def test_new_errors_of_processes_that_are_deleted_and_started_anew(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    """At the switch PM2 does not know them; where they logged is known from before."""
+    log, new = tmp_path / "api-error.log", tmp_path / "api-error-1.log"
+    log.write_text("Error: order 17 is gone\n")
+    (daemon.home / "pm2.log").write_text("error: not ours\n")
+    daemon.add("api", pm_out_log_path="/dev/null", pm_err_log_path=str(log))
+    check: Any = {
+        "log": {"pm2": service(daemon.home)},
+        "history": 10000,
+        "timeout": 5.0,
+        "words": ["error"],
+    }
+    before = probe_logs.look(check, system)
+    assert before.observed["shapes"] == ["Error: order <*> is gone"]
+    daemon.processes.clear()
+    check.update(mark=probe_logs.mark(check, before.observed, system), baseline=before.observed)
+    assert set(check["mark"]["files"]) == {"/dev/null", str(log)}
+    daemon.add("api", pm_out_log_path=str(tmp_path / "out.log"), pm_err_log_path=str(new))
+    (tmp_path / "out.log").write_text("listening\n")
+    new.write_text("Error: order 18 is gone\n")
+    assert probe_logs.look(check, system).state == "healthy"
+    new.write_text("Error: order 18 is gone\nError: cannot find module telemetry\n")
+    found = probe_logs.look(check, system)
+    assert found.state == "unhealthy"
+    assert "in the logs of api in PM2 since the switch: Error: cannot find module" in found.message
+
+
+def test_nobody_knows_where_it_logs(home: Path) -> None:
+    """No daemon, and nothing known from before."""
+    check: Any = {"log": {"pm2": service(home)}, "history": 1, "timeout": 5.0, "words": []}
+    found = probe_logs.look(check, system)
+    assert found.state == "unknown" and "PM2 does not say where api logs" in found.message
