@@ -90,7 +90,8 @@ class Member:
     failure: HostFailure | None = None
     looked: dict[str, Any] = field(default_factory=dict)
     sites: dict[str, Site] = field(default_factory=dict)
-    checks: list[CheckData] = field(default_factory=list)
+    #: Passwords are in them.
+    checks: list[CheckData] = field(default_factory=list, repr=False)
     procedure: list[Operation] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     check_results: dict[str, Any] = field(default_factory=dict)

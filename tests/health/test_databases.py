@@ -16,7 +16,7 @@ import pytest
 from deployguard.onhost import wire, wire_mysql
 from deployguard.onhost.probes import Sample
 from deployguard.onhost.system import System
-from tests.health.looking import compiled, look, watched
+from tests.health.looking import compiled, judged, look, watched
 from tests.servers.databases import PASSWORD, Server, a_redis
 
 pytestmark = pytest.mark.usefixtures("passwords")
@@ -143,16 +143,15 @@ def test_postgres_without_connections_left(postgres: Server) -> None:
     said who holds them and how it was before the deploy."""
     dsn = f"postgresql://shop@127.0.0.1:{postgres.port}/shop"
     check = compiled(
-        {"postgres": {"dsn": dsn, "password_env": "DB_PASSWORD", "free_connections": "30%",
-                      "deadline": 1, "interval": 0.2}}
-    )  # fmt: skip
+        {"postgres": {"dsn": dsn, "password_env": "DB_PASSWORD", "free_connections": "30%"}}
+    )
     baseline = watched(check, "once")
     assert baseline["check"]["state"] == "healthy"
     assert baseline["check"]["observed"]["connections"]["used"] == 0
     with contextlib.ExitStack() as pool:
         for _ in range(5):
             pool.enter_context(connection(postgres))
-        tight = watched(check, "deploy", baseline)["check"]
+        tight = judged(check, "deploy", baseline)
         assert tight["state"] == "unhealthy" and tight["observed"]["connections"]["free"] == 2
         assert (
             "has too few connections left: 5 of 10 connections in use, 2 free beside the 3 "
@@ -161,7 +160,7 @@ def test_postgres_without_connections_left(postgres: Server) -> None:
         )
         for _ in range(2):
             pool.enter_context(connection(postgres))
-        full = watched(check, "deploy", baseline)["check"]
+        full = judged(check, "deploy", baseline)
         assert full["state"] == "unhealthy" and full["observed"] == {"code": "53300"}
         assert "has no connection left: remaining connection slots are reserved" in full["message"]
         assert "; 0 were in use before the deploy" in full["message"]

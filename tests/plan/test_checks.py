@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ components:
     checks:
       - CHECK
 """
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "plan.md").read_text()
 SECRET = "geheim%40p%2Fss"
 ENVIRONMENT = {
     "PASSWORD": "geheim",
@@ -158,7 +160,7 @@ def test_defaults_that_do_not_fit_are_fitted(mistakes: Mistakes) -> None:
 def load_with(folder: Path, check: dict[str, Any], **options: Any) -> Any:
     """The plan with this check."""
     data = yaml.safe_load(PLAN.replace("- CHECK", "[]"))
-    data["components"]["app"]["checks"] = [check]
+    data["components"]["app"]["checks"] = [check, {"port": 80}]
     (folder / "plan.yaml").write_text(yaml.safe_dump(data))
     return load(folder / "plan.yaml", **options)
 
@@ -264,3 +266,22 @@ def test_a_password_that_was_not_escaped_is_in_no_mistake(secret: str) -> None:
         except ValueError as error:
             said = str(error)
         assert "Q" not in said
+
+
+EXAMPLES = [
+    check
+    for block in re.findall(r"```yaml\n(checks:\n.*?)```", DOCUMENT, re.DOTALL)
+    for check in yaml.safe_load(block)["checks"]
+]
+
+
+@pytest.mark.docs
+@pytest.mark.parametrize("check", EXAMPLES, ids=lambda check: next(iter(check)))
+def test_the_checks_that_are_documented(check: dict[str, Any], folder: Path) -> None:
+    """Each of them loads, with the variables that it names."""
+    names = {"SHOP_DB_PASSWORD": "x", "SHOP_REDIS_URL": "redis://:x@cache.example.com/0"}
+    plan = load_with(folder, check, environ=names)
+    assert plan.components["app"].checks[0].kind in check
+    assert {"postgres", "mysql", "redis", "prometheus", "tls", "logs"} <= {
+        kind for each in EXAMPLES for kind in each
+    }
