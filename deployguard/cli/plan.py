@@ -102,7 +102,9 @@ def _guards(guards: Iterable[GuardPreview], indent: str) -> Iterator[tuple[str, 
 
 
 def _component(preview: ComponentPreview) -> Iterator[tuple[str, str | None]]:
-    live = preview.version_live or "nothing"
+    from deployguard.cli.summary import version_words
+
+    live = version_words(preview.version_live)
     counts = (len(preview.added), len(preview.changed), len(preview.removed))
     if not preview.changes:
         yield f"  {preview.component}: {live}, no changes", None

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from deployguard.errors import EXPLANATIONS, ExitCode, with_plan
 from deployguard.rollout.outcome import Finding, HostOutcome, Outcome
 
-__all__ = ["color_of", "finding_text", "hosts_named", "lines", "markdown"]
+__all__ = ["color_of", "finding_text", "hosts_named", "lines", "markdown", "version_words"]
 
 #: More hosts that ended alike than this are counted, not named.
 NAMED_HOSTS = 6
@@ -175,9 +175,15 @@ def _calm(host: HostOutcome) -> bool:
     return not host.error and host.verified and host.healthy
 
 
+def version_words(version: str | None) -> str:
+    """What is live, for people: a version, nothing, or what nobody knows the version of."""
+    return "as it was found" if version == "adopted" else version or "nothing"
+
+
 def _now(host: HostOutcome) -> str:
     versions = ", ".join(
-        f"{component} {version or 'nothing'}" for component, version in host.versions_after.items()
+        f"{component} {version_words(version)}"
+        for component, version in host.versions_after.items()
     )
     state = host.state
     if state == "restored":

@@ -73,10 +73,10 @@ def _process_against_port(processes: Sequence[Entry], ports: Sequence[Entry]) ->
         for port in ports:
             evidence = _quote(process, port)
             if _is(process, "healthy") and _is(port, "unhealthy"):
-                message = f"process up, not serving: {_said(process)}, but {port['message']}"
+                message = f"process up, not serving: {_said(process)}, but {_look(port)}"
                 yield "process/port", message, evidence
             if _down(process) and _is(port, "healthy"):
-                message = f"{_said(process)}, but {port['message']}: something else listens there"
+                message = f"{_said(process)}, but {_look(port)}: something else listens there"
                 yield "process/port", message, evidence
 
 
@@ -100,7 +100,7 @@ def _http_against_dependency(
     https: Sequence[Entry], dependencies: Sequence[Entry]
 ) -> Iterator[_Words]:
     for dependency in dependencies:
-        layer, said = dependency["layer"], dependency["message"]
+        layer, said = dependency["layer"], _look(dependency)
         for http in https:
             if _is(dependency, "unhealthy") and _is(http, "healthy"):
                 message = f"{said}, but the health endpoint says it is well"
@@ -166,8 +166,13 @@ def _said(process: Entry) -> str:
     return "the process runs" if "pid" in observed else "the process is gone"
 
 
+def _look(entry: Entry) -> str:
+    """What the last look saw, without how long there was none like it."""
+    return str(entry.get("said") or entry["message"])
+
+
 def _short(entry: Entry) -> str:
-    return _said(entry) if entry["layer"] == "process" else str(entry["message"])
+    return _said(entry) if entry["layer"] == "process" else _look(entry)
 
 
 def _quote(*entries: Entry) -> str:

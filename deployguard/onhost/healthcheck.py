@@ -65,9 +65,9 @@ def watch(
 
     An item of ``checks``: ``id``, ``component``, ``layer`` (the kind), ``name``, ``critical``,
     ``required`` (its failure makes the whole unhealthy), ``settled`` (or the watch ended before it
-    was), ``state``, ``message``, ``observed`` and ``final`` of the last look, ``samples``,
-    ``restarts``, ``first_healthy_at`` (UTC seconds) and ``first_healthy_after`` (seconds from the
-    start), both ``None`` if it never was.
+    was), ``state``, ``message``, ``said`` (by the last look alone), ``observed`` and ``final`` of
+    the last look, ``samples``, ``restarts``, ``first_healthy_at`` (UTC seconds) and
+    ``first_healthy_after`` (seconds from the start), both ``None`` if it never was.
     """
     started = system.monotonic()
     before = {entry["id"]: entry for entry in (baseline or {}).get("checks", [])}
@@ -203,6 +203,7 @@ class _Watched:
             "required": self.required,
             "state": state,
             "message": message,
+            "said": message if last is None else last["message"],
             "settled": self.verdict is not None,
             "final": last is not None and last["final"],
             "observed": {} if last is None else last["observed"],

@@ -147,6 +147,12 @@ def _delete(work: _Work, _: str, __: Any) -> None:
 
 def _reset(work: _Work, _: str, __: Any) -> None:
     for name in work.present():
+        _forget_restarts(work, name)
+
+
+def _forget_restarts(work: _Work, name: str) -> None:
+    entries = work.present().get(name, [])
+    if any(entry["pm2_env"].get("restart_time") for entry in entries):
         work.run(["reset", name])
 
 
@@ -193,7 +199,7 @@ def _set_going(work: _Work, name: str, *, stopped: bool) -> None:
         work.run(["stop", name])
         return
     work.run(["restart", name])
-    work.run(["reset", name])
+    _forget_restarts(work, name)
 
 
 def _resurrect(work: _Work, kept: Dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ _TOLD = (
     *("status", "restart_time", "unstable_restarts", "pm_uptime", "created_at", "exit_code"),
     *("exec_mode", "pm_exec_path", "pm_cwd", "node_version", "version"),
 )
-_LOGS = ("pm_err_log_path", "pm_out_log_path")
+_LOGS = ("pm_out_log_path", "pm_err_log_path")
 
 
 def table(manager: Dict[str, Any], system: System, timeout: float) -> bytes:
@@ -69,8 +69,7 @@ def logs(
 
 def service_logs(manager: Dict[str, Any], system: System, timeout: float) -> List[str]:
     """Where the processes write; what the daemon itself has to say is not among it."""
-    paths = _logs(manager, system, timeout)
-    return paths[:-1] if paths else []
+    return _logs(manager, system, timeout)[1:]
 
 
 def _logs(manager: Dict[str, Any], system: System, timeout: float) -> List[str]:
@@ -80,9 +79,10 @@ def _logs(manager: Dict[str, Any], system: System, timeout: float) -> List[str]:
     except (pm2.Unusable, pm2.Unclear):
         return []
     entries: Sequence[pm2.Process] = [entry for entries in found.values() for entry in entries]
-    paths = [entry["pm2_env"].get(name) for name in _LOGS for entry in entries]
-    # The daemon's own: which of them ended how, and when it was started again.
-    paths.append(os.path.join(place.home, "pm2.log"))
+    # The daemon's own first: which of them ended how, and when it was started again. What they said
+    # themselves last of all, since the end of it is what a person sees first.
+    paths: List[Any] = [os.path.join(place.home, "pm2.log")]
+    paths += [entry["pm2_env"].get(name) for name in _LOGS for entry in entries]
     return [path for path in dict.fromkeys(paths) if isinstance(path, str)]
 
 

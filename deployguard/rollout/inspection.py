@@ -9,7 +9,7 @@ from deployguard.errors import DeployguardError, with_plan
 from deployguard.guards.base import Verdict
 from deployguard.rollout import guards, transaction
 from deployguard.rollout.deployment import Run
-from deployguard.rollout.member import Member
+from deployguard.rollout.member import Member, live_version
 from deployguard.rollout.preview import ComponentPreview, GuardPreview, HostPreview, Preview
 
 __all__ = ["inspect", "preview"]
@@ -75,7 +75,7 @@ def _component(member: Member, name: str) -> ComponentPreview:
     drift += [f"only on the host: {path}" for path in looked["only_on_host"]]
     return ComponentPreview(
         component=name,
-        version_live=looked["live"].get("version"),
+        version_live=live_version(looked["live"]),
         version_new=str(member.new_version(name)),
         added=tuple((path, size) for path, size in looked["added"]),
         changed=tuple((path, size) for path, size in looked["changed"]),

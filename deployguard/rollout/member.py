@@ -19,7 +19,7 @@ from deployguard.rollout.outcome import Event, Finding, HostOutcome, Listener
 from deployguard.rollout.targets import Source
 from deployguard.transport.session import Session
 
-__all__ = ["Context", "Member", "Recorder"]
+__all__ = ["Context", "Member", "Recorder", "live_version"]
 
 Connect = Callable[[str, Host], Session]
 
@@ -127,7 +127,7 @@ class Member:
     def outcome(self) -> HostOutcome:
         """How this host stands now."""
         versions = {
-            name: looked["live"].get("version")
+            name: live_version(looked["live"])
             for name, looked in self.looked.get("components", {}).items()
         }
         committed = self.state == "committed"
@@ -155,3 +155,12 @@ class Member:
         """The version the transaction brings to a component."""
         version = self.looked.get("new_versions", {}).get(component)
         return str(version) if version is not None else None
+
+
+def live_version(live: Mapping[str, Any]) -> str | None:
+    """The version of what is live; ``None`` where nothing is.
+
+    A tree that deployguard did not deploy is "adopted", as it is on record once it is replaced.
+    """
+    version: str | None = live.get("version")
+    return "adopted" if version is None and live.get("state") == "foreign" else version

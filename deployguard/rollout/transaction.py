@@ -168,7 +168,7 @@ def _demand_imports(context: Context, member: Member, looked: Iterable[Mapping[s
     """Raise :class:`Refused` where a release lacks a module: nothing has been touched yet."""
     found = findings.from_imports(member.name, looked)
     member.findings += [finding for finding in found if not finding.critical]
-    missing = [f"{member.name}: {f.component}: {f.message}" for f in found if f.critical]
+    missing = [f"{member.name}: {f.name}: {f.component}: {f.message}" for f in found if f.critical]
     if missing:
         raise Refused(
             "\n".join(missing),

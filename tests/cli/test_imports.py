@@ -38,7 +38,7 @@ def test_refused_with_the_file_and_the_module(deployguard: Run, site: Site) -> N
     pid = json.loads((site.root / "host-state/services/web.pid").read_text())["pid"]
     refused = deployguard("apply", site.plan, "--release", lacking(site), "--json")
     assert refused.code == 5, refused.err
-    assert "here: web: server.py:1 needs telemetry from shop" in refused.err
+    assert "here: imports: web: server.py:1 needs telemetry from shop" in refused.err
     assert "nothing was touched" in refused.err
     assert refused.lines[-1]["status"] == "refused"
     assert served(site) == "v1"

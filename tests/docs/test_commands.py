@@ -24,11 +24,15 @@ CLI = ROOT / "docs" / "cli.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "playbooks" / "README.md"]
 DEMO = ROOT / "playbooks" / "demo"
 
+_RM_RF_SRC = "tests/incidents/test_rm_rf_src.py::is_shown"
 #: What is not run below: who runs it, or why nobody does.
 ELSEWHERE = {
     "make demo": "tests/playbooks/test_demo.py::test_what_is_served_after_each_step",
     "make test": "runs this test",
     "pip install .": "tests/docs/test_install.py::test_install",
+    "deployguard apply plan.yaml": _RM_RF_SRC,
+    "deployguard apply plan.yaml --drift save": _RM_RF_SRC,
+    "deployguard apply plan.yaml --fix": _RM_RF_SRC,
     "python -m bench.deploy --hosts 1,10,40 --runs 3 --write": "takes an hour; its options hold",
 }
 #: What a run has of its own: times, ids, ports, folders.

@@ -23,6 +23,7 @@ PLAYBOOKS = ROOT / "playbooks"
 #: What a build makes, beside the files that the playbook brings along.
 BUILT = {
     "demo": ["releases/v1/server.py"],
+    "irisx": ["dist/api-src-v25.tar.gz"],  # run by tests/incidents/test_rm_rf_src.py
     "shop": ["dist/backend-v1.2.4.tar.gz", "dist/frontend/index.html"],
     "wiki": ["dist/wiki-v2.tar.gz"],
     "worker": [],

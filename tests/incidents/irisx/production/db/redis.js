@@ -1,0 +1,1 @@
+exports.open = async () => "redis";

@@ -1,0 +1,2 @@
+// Written on the server, while the voice system was brought up.
+exports.open = async () => "freeswitch";

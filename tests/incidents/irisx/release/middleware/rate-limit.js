@@ -1,0 +1,1 @@
+module.exports = (route) => (context) => route(context);

@@ -1,0 +1,3 @@
+const analytics = require("../services/analytics");
+
+module.exports = () => ({ users: [], seen: analytics.count("admin-users") });

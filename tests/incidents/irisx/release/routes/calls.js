@@ -1,0 +1,3 @@
+const calls = require("../services/calls");
+
+module.exports = () => calls.list();

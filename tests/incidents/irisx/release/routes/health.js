@@ -1,0 +1,5 @@
+module.exports = ({ version, opened }) => ({
+  status: opened.length === 3 ? "healthy" : "degraded",
+  version,
+  opened,
+});

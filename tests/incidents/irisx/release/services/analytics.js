@@ -1,0 +1,3 @@
+const counts = {};
+
+exports.count = (name) => (counts[name] = (counts[name] || 0) + 1);
