@@ -232,6 +232,14 @@ def test_mysql_answers_the_query(mariadb: Server) -> None:
     assert found["observed"]["version"].startswith("10.") or "MariaDB" in str(found["observed"])
 
 
+@pytest.mark.parametrize("length", [0, 250, 251, 65_535, 65_536, 200_000])
+def test_mysql_answers_of_any_length(mariadb: Server, length: int) -> None:
+    """Their length is written in one byte, in three or in four."""
+    query = f"SELECT repeat('x', {length}), NULL, 'y'"
+    assert ask_mysql(mariadb, query=query, expect="x" * length)["state"] == "healthy"
+    assert ask_mysql(mariadb, query=query, expect="x" * (length + 1))["state"] == "unhealthy"
+
+
 @pytest.mark.parametrize(
     ("user", "options", "words"),
     [
