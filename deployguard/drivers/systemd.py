@@ -4,6 +4,9 @@ The unit file and its drop-ins may belong to the component; they are swapped lik
 with a ``daemon-reload`` on either side. A unit that crash-looped has used up its start limit, so
 every start, the old version's included, is preceded by ``reset-failed``; without it systemd refuses
 to start a perfectly good old version ("start request repeated too quickly").
+
+With ``action: reload`` a unit that is active is not stopped. It is reloaded when the files are
+swapped, and once more when they are swapped back. What ``test`` says no to is never loaded.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ class SystemdDriver:
 
     def observe(self, component: Component, site: Site) -> list[dict[str, Any]]:
         service = _service(component)
-        return [
+        questions: list[dict[str, Any]] = [
             {
                 "field": "unit",
                 "kind": "properties",
@@ -35,6 +38,10 @@ class SystemdDriver:
                 "same": ["LoadState", "UnitFileState"],
             }
         ]
+        if service.test is not None:
+            # What fails before the deploy may fail after its restore.
+            questions.append({"field": "test", "kind": "status", "argv": list(service.test)})
+        return questions
 
     def files(self, component: Component) -> dict[str, ManagedFile]:
         service = _service(component)
@@ -64,8 +71,9 @@ class SystemdDriver:
         # A unit that was on its way up, or looping, before the deploy need not come up now: it is
         # started all the same, and the checks judge it against the baseline.
         start_old = start if unit.get("ActiveState") == "active" else {**start, "ok": [0, 1]}
+        reloads = service.action == "reload" and unit.get("ActiveState") == "active"
         stopping: list[Operation] = []
-        if was_running:
+        if was_running and not reloads:
             stopping.append(
                 operation(name, "stop", f"stop {service.unit}", [stop], [reset, start_old])
             )
@@ -74,17 +82,43 @@ class SystemdDriver:
         )
         before: list[Operation] = []
         after: list[Operation] = []
+        if reloads:
+            before.append(self._reload_old(name, service, site, observed))
         if self.files(component):
             title = "reload systemd"
             before.append(operation(name, "reload-undo", title, [], [reload_]))
             after.append(operation(name, "reload", title, [reload_], []))
         after.extend(self._enablement(name, service, site, str(unit.get("UnitFileState", ""))))
+        test = [] if service.test is None else [run(service.test, timeout=service.start_timeout)]
+        if reloads:
+            again = self._run(service, site, "reload", timeout=service.start_timeout)
+            title = f"reload {service.unit}"
+            return Steps((), before, after, [operation(name, "start", title, [*test, again], [])])
         # A unit that came with the deploy is gone after the restore: stop may find it not loaded.
         starting = operation(
-            name, "start", f"start {service.unit}", [reset, start], [{**stop, "ok": [0, 5]}, reset]
+            name,
+            "start",
+            f"start {service.unit}",
+            [*test, reset, start],
+            [{**stop, "ok": [0, 5]}, reset],
         )
         # A boot in the middle of the deploy may start it before we do.
         return Steps(stopping, before, after, [{**starting, "undo_always": True}])
+
+    def _reload_old(
+        self, name: str, service: SystemdService, site: Site, observed: Observation
+    ) -> Operation:
+        """Undone when the files are swapped back. The trial may have ended it: then it starts."""
+        tested = observed.get("test", {}).get("status", 0)
+        again = self._run(
+            service,
+            site,
+            "reload-or-restart",
+            timeout=service.start_timeout,
+            ok=(0,) if tested == 0 else None,
+        )
+        reset = self._run(service, site, "reset-failed", ok=None)
+        return operation(name, "start-undo", f"reload {service.unit}", [], [reset, again])
 
     def _enablement(
         self, name: str, service: SystemdService, site: Site, state: str

@@ -45,6 +45,12 @@ class SystemdService(Block):
         default_factory=dict, description="Drop-in name (x.conf) to local file."
     )
     enable: bool | None = Field(None, description="Enable or disable; None leaves it as it is.")
+    action: Literal["restart", "reload"] = Field(
+        "restart", description="Stop, then start; or `systemctl reload`, and it never stops."
+    )
+    test: Argv | None = Field(
+        None, description="Must succeed before the start or reload, such as [nginx, -t]."
+    )
     stop_timeout: Duration = Field(90.0, description="How long a stop may take.")
     start_timeout: Duration = Field(90.0, description="How long a start may take.")
 

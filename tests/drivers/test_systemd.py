@@ -128,6 +128,38 @@ def test_the_manager_of_a_user() -> None:
     assert probe["scope"] == "user" and probe["env"] == {"XDG_RUNTIME_DIR": "/run/user/1000"}
 
 
+def test_a_reload_stops_nothing() -> None:
+    """It is tested first, and reloaded once more where the files have been swapped back."""
+    steps = _steps(action="reload", test=["nginx", "-t"], unit_file="a")
+    assert not steps.stop
+    (start,) = steps.start
+    assert _argvs(start, "do") == ["nginx -t", "systemctl reload web.service"]
+    assert start["undo"] == []
+    undone = [_argvs(operation, "undo") for operation in reversed(steps.refresh_before)]
+    assert undone == [
+        ["systemctl daemon-reload"],
+        ["systemctl reset-failed web.service", "systemctl reload-or-restart web.service"],
+    ]
+    assert steps.refresh_before[0]["undo"][1]["ok"] == [0]
+
+
+def test_a_test_that_fails_before_need_not_succeed_after() -> None:
+    """The old configuration was broken on the disk already."""
+    observed = {"unit": {"ActiveState": "active"}, "test": {"status": 1}}
+    component = _component(action="reload", test=["nginx", "-t"])
+    steps = SystemdDriver().steps("web", component, SITE, observed)
+    assert steps.refresh_before[0]["undo"][1]["ok"] == list(range(256))
+
+
+@pytest.mark.parametrize("active", ["inactive", "failed", "activating"])
+def test_what_is_not_active_is_started_and_not_reloaded(active: str) -> None:
+    """There is nothing to reload; the test comes before the start as well."""
+    steps = _steps(active, action="reload", test=["nginx", "-t"])
+    assert _argvs(steps.start[0], "do")[0] == "nginx -t"
+    assert _argvs(steps.start[0], "do")[-1] == "systemctl start web.service"
+    assert bool(steps.stop) == (active == "activating")
+
+
 # -- on real hosts -----------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ BUILT = {
     "demo": ["releases/v1/server.py"],
     "irisx": ["dist/api-src-v25.tar.gz"],  # run by tests/incidents/test_rm_rf_src.py
     "shop": ["dist/backend-v1.2.4.tar.gz", "dist/frontend/index.html"],
+    "static": ["dist/site-v2.tar.gz"],
     "wiki": ["dist/wiki-v2.tar.gz"],
     "worker": [],
 }
@@ -100,6 +102,70 @@ def clean(fleet: Fleet) -> Iterator[Fleet]:
     yield fleet
     for host in fleet.hosts:
         host.reset()
+
+
+# --- static ------------------------------------------------------------------------------------
+
+
+def build_site(folder: Path, version: str, says: str = "") -> None:
+    """One release of the site."""
+    tree = folder.parent / f"site-{version}"
+    tree.mkdir()
+    (tree / "index.html").write_text(f"<p>site {says or version}</p>\n")
+    (tree / f"only-{version}.html").write_text("a page\n")
+    pack(tree, folder / "dist" / f"site-{version}.tar.gz")
+
+
+def workers(host: Host) -> str:
+    """Which nginx runs: its main process, which a reload keeps and a restart does not."""
+    return host.run(["systemctl", "show", "-P", "MainPID", "nginx"]).stdout.decode().strip()
+
+
+def page(host: Host, path: str = "/") -> str:
+    """What the site answers."""
+    url = f"http://{host.address}{path}"
+    request = urllib.request.Request(url, headers={"Host": "www.example.com"})
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        return str(answer.read().decode())
+
+
+def test_static_site_behind_nginx(clean: Fleet, tmp_path: Path) -> None:
+    """Reloaded, and never stopped; a bad page and a bad configuration both come back."""
+    folder = copied("static", tmp_path / "static")
+    site = Published(clean, folder, ["www1.example.com"])
+    host = clean.hosts[0]
+    (folder / "dist").mkdir()
+    for version, says in (("v1", ""), ("v2", ""), ("v3", "of somebody else"), ("v4", "")):
+        build_site(folder, version, says)
+    host.run(["systemctl", "start", "nginx"])
+    first = workers(host)
+
+    def deploy(version: str) -> tuple[int, str]:
+        done = site.run("deployguard", "apply", "plan.yaml", "--release", version)
+        return done.returncode, done.stdout
+
+    for version in ("v1", "v2"):
+        code, said = deploy(version)
+        assert code == 0, said
+        assert page(host) == f"<p>site {version}</p>\n"
+    before = {place: host.tree(place) for place in ("/srv/site", "/etc/nginx")}
+
+    code, said = deploy("v3")
+    assert code == 3, said
+    assert "site v3" in said
+    (folder / "files" / "site.conf").write_text("server { listen 80; rooot /srv/site; }\n")
+    code, said = deploy("v4")
+    assert code == 3, said
+    assert 'unknown directive "rooot"' in said
+
+    for place, tree in before.items():
+        found = host.tree(place)
+        # What stood in a folder for a moment has moved its time.
+        changed = {path for path in tree | found if tree.get(path) != found.get(path)}
+        assert changed <= {b".", b"releases", b"conf.d", b"current"}
+    assert page(host) == "<p>site v2</p>\n" and page(host, "/only-v2.html") == "a page\n"
+    assert os.readlink(host.path("/srv/site/current")) == "releases/v2"
+    assert workers(host) == first
 
 
 # --- wiki ---------------------------------------------------------------------------------------
