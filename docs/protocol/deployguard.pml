@@ -309,9 +309,7 @@ inline adopt(k, h, new)
 	:: !TERMINAL(state[h]) && (state[h] == IDLE || new <= epoch[h]) -> answer(k, h, REFUSED)
 	:: else ->
 		assert(new < EPOCH_LIMIT);
-#ifndef BUG_FIRST_BEFORE_FENCE
 		first[WIRE(k, h)] = wanted && epoch[h] == 1;
-#endif
 		epoch[h] = new;
 		if
 		:: busy[h] ->
@@ -676,19 +674,9 @@ killed:	atomic { h = HOSTS; mine = 0; over = true; EACH(LEAVE_BEHIND) }
 #else
 #define AGREED		true
 #endif
-#ifdef BUG_VOTER_SPEAKS_FOR_ALL
-#define SENT_BACK	ANY(VOTER_BACK)
-#else
 #define SENT_BACK	(AGREED && ANY(VOTER_BACK))
-#endif
 /* Nobody had taken over here, so that nobody can have found that no host has committed. */
-#ifdef BUG_FIRST_BEFORE_FENCE
-#define NO_FIRST(h)	(!first[WIRE(k, h)])
-#define REPORT_FIRST(h)	first[WIRE(k, h)] = (epoch[h] == 1)
-#else
 #define NO_FIRST(h)	(!first[WIRE(k, h)] || HEARD(h) != PREPARED)
-#define REPORT_FIRST(h)	skip
-#endif
 
 /*
  * The decision, from the record if this run has the journal, and from what the hosts have said.
@@ -771,7 +759,7 @@ again:	/* Somebody runs it when something is unfinished, the coordinator dead or
 #ifdef BUG_ABORT_UNRECORDED
 		seen = record;
 #endif
-		raised[k] = 2; EACH(HIGHEST); EACH(REPORT_FIRST); h = 0 }
+		raised[k] = 2; EACH(HIGHEST); h = 0 }
 	:: atomic { over && EVERY(SETTLED) -> goto ended }
 #if RECOVERERS > 1
 	:: atomic { k == 2 -> goto ended }

@@ -229,10 +229,6 @@ BUGS = [
     ("BUG_ABSENT_STAYS_ABSENT", 2, 0),
     # With `max_fail_percentage`, one host that went back is taken for a decision.
     ("TOLERATE BUG_BACK_MEANS_ABORT", 3, 1),
-    # And one that had voted is taken to void a record.
-    ("TOLERATE BUG_VOTER_SPEAKS_FOR_ALL", 3, 1),
-    # Recover counts the takeovers before its own by what the host said before that.
-    ("RECOVERERS=2 BUG_FIRST_BEFORE_FENCE", 2, 1),
 ]
 
 
