@@ -22,8 +22,11 @@ from os import PathLike
 from typing import Any
 
 from deployguard.errors import JournalUnavailable, PlanInvalid, UsageError, with_plan
+from deployguard.evidence.timeline import parse_iso
 from deployguard.guards.base import Ask
 from deployguard.guards.registry import checked_overrides
+from deployguard.incidents.lookup import Lookup
+from deployguard.incidents.record import Incident
 from deployguard.plan.model import Host, Plan
 from deployguard.report import reporting
 from deployguard.report.redaction import CleanJournal, Redaction
@@ -40,6 +43,7 @@ __all__ = [
     "history",
     "load",
     "load_hosts",
+    "ongoing",
     "preview",
     "recover",
     "rollback",
@@ -162,6 +166,7 @@ def _transact(
                 "source": plan.source,
                 "owner": run.context.owner,
                 "started_at": run.started_at,
+                "changed_at": parse_iso(plan.changed_at) if plan.changed_at else None,
             },
             [member.name for member in run.members],
         )
@@ -240,7 +245,7 @@ def recover(
             for found in outcome.findings
         )
         outcome = dataclasses.replace(outcome, source=plan.arguments, findings=named)
-    return redaction.outcome(reporting.deliver_pending(outcome, journal))
+    return redaction.outcome(reporting.after_recovery(outcome, plan, journal, redaction))
 
 
 def status(plan: Plan, *, verify: bool = False, store: Store | None = None) -> list[dict[str, Any]]:
@@ -256,6 +261,11 @@ def status(plan: Plan, *, verify: bool = False, store: Store | None = None) -> l
         found = audit.verify(plan, connect)
         rows = [{**row, "verification": found[row["host"]]} for row in rows]
     return rows
+
+
+def ongoing(plan: Plan, store: Store | None = None) -> list[Incident]:
+    """The incidents of the plan's service and environment that are not over, the worst first."""
+    return Lookup(store or open_journal()).ongoing(plan.name, plan.environment)
 
 
 def history(store: Store | None = None, limit: int = 20) -> list[dict[str, Any]]:

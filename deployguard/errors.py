@@ -46,6 +46,7 @@ class ExitCode(IntEnum):
     REFUSED = 5
     LOCKED = 6
     INTERRUPTED = 7
+    OVERDUE = 8
     CHANGES = 10
 
 
@@ -106,6 +107,12 @@ EXPLANATIONS: dict[ExitCode, Explanation] = {
         "interrupted: handed over to the hosts, or in doubt",
         "The run was interrupted. Hosts restore themselves; prepared hosts wait for the decision.",
         "Run `deployguard recover PLAN`.",
+    ),
+    ExitCode.OVERDUE: Explanation(
+        "overdue: an incident or a post-mortem waits for a person",
+        "`incident check` found a target that was missed, or `postmortem check` a post-mortem that "
+        "is not finished. Nothing on a host was asked or touched.",
+        "Look at what is named; `deployguard incident list` has every incident that is not over.",
     ),
     ExitCode.CHANGES: Explanation(
         "there are changes",

@@ -30,6 +30,7 @@ COMMANDS = {
     "history": "List the transactions of this machine, or show one.",
     "rollback": "Go back to a version the hosts have kept.",
     "recover": "Finish what an interrupted run left.",
+    "incident": "Open, show and close incidents.",
     "drill": "Deploy with faults, and show what becomes of the hosts.",
     "explain": "Say what an exit code means and what to do.",
     "schema": "Print the JSON Schema of the plan file.",

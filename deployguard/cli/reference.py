@@ -7,6 +7,7 @@ they are not in step.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -22,16 +23,29 @@ _END = "<!-- to here -->\n"
 
 def commands() -> str:
     """Each command with its help, as it shows in a terminal."""
-    parts = []
+    parts: list[str] = []
     top = click.Context(
         cli, info_name="deployguard", help_option_names=["-h", "--help"], terminal_width=90
     )
     for name in COMMANDS:
         command = cli.get_command(top, name)
         assert command is not None
-        context = click.Context(command, info_name=name, parent=top, max_content_width=90)
-        parts.append(f"## {name}\n\n```text\n{command.get_help(context)}\n```\n")
+        parts += _shown(command, name, top, "##")
     return "\n".join(parts)
+
+
+def _shown(command: click.Command, name: str, parent: click.Context, heading: str) -> Iterator[str]:
+    """The help of a command, and of the words below it."""
+    context = click.Context(
+        command, info_name=name, parent=parent, terminal_width=90, max_content_width=90
+    )
+    path = context.command_path.partition(" ")[2]
+    yield f"{heading} {path}\n\n```text\n{command.get_help(context)}\n```\n"
+    if isinstance(command, click.Group):
+        for word in command.list_commands(context):
+            below = command.get_command(context, word)
+            assert below is not None
+            yield from _shown(below, word, context, heading + "#")
 
 
 def pages(directory: Path) -> dict[Path, str]:

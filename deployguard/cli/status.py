@@ -40,6 +40,7 @@ def command(
     with 1 where a host does not answer, and with 10 where --verify found that something differs.
     """
     from deployguard import api
+    from deployguard.cli import incident_text
     from deployguard.errors import ExitCode
 
     plan = api.load(plan_path, version=release, variables=variables, local_files=False)
@@ -49,6 +50,10 @@ def command(
         console.emit("host", row)
         for line, color in _lines(row, plan.arguments):
             console.say(line, fg=color)
+    for incident in api.ongoing(plan):
+        console.emit("incident", incident.as_dict())
+        text = incident_text.listed(incident, time.time())
+        console.say(f"incident {text}", fg=incident_text.color_of(incident))
     if any(transaction for row in rows for transaction in row["unfinished"]):
         console.say(f"hint: `deployguard recover {plan.arguments}` finishes what is unfinished")
         return int(ExitCode.INTERRUPTED)

@@ -153,8 +153,10 @@ def _check(finding: Finding) -> str:
 def _places(outcome: Outcome) -> Iterator[tuple[str, str]]:
     if outcome.forensics:
         yield "forensics", outcome.forensics
+    if outcome.incident:
+        yield "incident", outcome.incident
     if outcome.incident_url:
-        yield "incident", outcome.incident_url
+        yield "issue" if outcome.incident else "incident", outcome.incident_url
     if outcome.postmortem:
         yield "post-mortem", outcome.postmortem
 

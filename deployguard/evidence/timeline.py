@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
-__all__ = ["Row", "iso", "rows", "span"]
+__all__ = ["Row", "iso", "parse_iso", "rows", "span"]
 
 # What a phase is called when it starts, ends well and fails.
 _WORDS = {
@@ -63,6 +63,17 @@ def iso(at: float, *, milliseconds: bool = False) -> str:
     moment = datetime.fromtimestamp(at, timezone.utc)
     text = moment.isoformat(timespec="milliseconds" if milliseconds else "seconds")
     return text.removesuffix("+00:00") + "Z"
+
+
+def parse_iso(text: str) -> float:
+    """UTC seconds since the epoch of a moment in ISO 8601; in UTC where it names no time zone.
+
+    Raises :class:`ValueError`.
+    """
+    moment = datetime.fromisoformat(text.strip().replace("Z", "+00:00").replace("z", "+00:00"))
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return moment.timestamp()
 
 
 def rows(

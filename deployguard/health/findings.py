@@ -9,7 +9,10 @@ from typing import Any, Protocol
 from deployguard.health.disagreement import disagreements
 from deployguard.health.finding import Finding
 
-__all__ = ["from_imports", "from_results", "step_failed"]
+__all__ = ["UNSETTLED", "from_imports", "from_results", "step_failed"]
+
+#: How the message of a check begins that had not failed for good when the watch ended.
+UNSETTLED = "not settled when the watch ended: "
 
 
 class Versioned(Protocol):
@@ -64,7 +67,7 @@ def step_failed(host: str, operation: str, reason: str, mend: str = "") -> Findi
 def _of_check(host: str, check: Mapping[str, Any]) -> Finding:
     message = str(check["message"])
     if not check["settled"]:
-        message = f"not settled when the watch ended: {message}"
+        message = UNSETTLED + message
     return Finding(
         host=host,
         component=str(check["component"]),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from deployguard.plan.document import Document, Finding, Path
+from deployguard.plan.quantity import CHANGED_AT
 from deployguard.plan.suggestion import did_you_mean, nearest
 from deployguard.plan.template import has_template
 
@@ -52,6 +53,9 @@ _EXPECTED_BLOCK = {
     "Host": "a mapping such as {address: web1.example.com}",
 }
 _PATTERNS = {
+    CHANGED_AT: (
+        "is not a moment; write it in ISO 8601 with its time zone, as in 2026-11-21T10:05:00Z"
+    ),
     r"^/": "is not an absolute path; it starts with /, as in /srv/app",
     r"^[0-9a-f]{64}$": "is not a SHA-256; that is 64 of the characters 0-9 and a-f",
     r"^[^/\s]+\.(service|socket|timer|target|path)$": (

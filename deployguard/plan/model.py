@@ -51,15 +51,24 @@ from deployguard.plan.guard import (
     WindowGuard,
 )
 from deployguard.plan.quantity import (
+    CHANGED_AT,
     AbsolutePath,
     Argv,
     ComponentName,
     Duration,
     HostName,
-    Size,
     Whole,
     parse_duration,
     parse_size,
+)
+from deployguard.plan.rescue import (
+    Evidence,
+    GitHubIncident,
+    Incident,
+    Rescue,
+    Severity,
+    Target,
+    Targets,
 )
 from deployguard.plan.service import (
     CommandService,
@@ -110,7 +119,10 @@ __all__ = [
     "Rescue",
     "Service",
     "StructureGuard",
+    "Severity",
     "SystemdService",
+    "Target",
+    "Targets",
     "Task",
     "TcpCheck",
     "TlsCheck",
@@ -213,47 +225,6 @@ class Task(Block):
     timeout: Duration = Field(300.0, description="How long it may take.")
 
 
-class Evidence(Block):
-    """Where the forensics land, and how much of them."""
-
-    directory: str = Field("forensics-out", description="On the controller, relative to the plan.")
-    max_bytes: Size = Field(64 * 1024**2, description="For one host.")
-    max_seconds: Duration = Field(60.0, description="For one host.")
-
-
-class GitHubIncident(Block):
-    """An issue on GitHub or GitHub Enterprise."""
-
-    repo: str = Field(pattern=r"^[^/\s]+/[^/\s]+$", description="owner/name")
-    labels: tuple[str, ...] = Field(("incident", "rollback"), description="Labels of the issue.")
-    base_url: str = Field(
-        "https://api.github.com",
-        pattern=r"^https?://",
-        description="The API; of GitHub Enterprise https://HOST/api/v3.",
-    )
-    token_env: str = Field("GITHUB_TOKEN", description="Environment variable with the token.")
-
-
-class Incident(Block):
-    """Where an incident is opened."""
-
-    github: GitHubIncident | None = Field(None, description="An issue on GitHub.")
-
-
-class Rescue(Block):
-    """What happens beside the restore when a deploy fails."""
-
-    evidence: Evidence = Field(
-        default_factory=lambda: Evidence.model_validate({}), description="What is kept of it."
-    )
-    incident: Incident = Field(
-        default_factory=lambda: Incident.model_validate({}), description="Who is told."
-    )
-    redact: tuple[str, ...] = Field(
-        (), description="Environment variables whose values are secrets to redact."
-    )
-
-
 def _host_shorthand(value: object) -> object:
     """``web1:`` with nothing after it is a host that is reached by its own name."""
     return {} if value is None else value
@@ -275,6 +246,11 @@ class Plan(Block):
         description="The version to deploy; `--release` replaces it.",
     )
     environment: str = Field("production", description="Shown in incidents and reports.")
+    changed_at: str | None = Field(
+        None,
+        pattern=CHANGED_AT,
+        description="When the change was made, in ISO 8601, for the lead time in `metrics`.",
+    )
     vars: dict[str, Any] = Field(
         default_factory=dict, description="Free values for templates: `{{ vars.NAME }}`."
     )

@@ -8,6 +8,8 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 __all__ = [
+    "BUSINESS_DAY",
+    "CHANGED_AT",
     "AbsolutePath",
     "Argv",
     "ComponentName",
@@ -15,11 +17,13 @@ __all__ = [
     "HostName",
     "Mode",
     "Size",
+    "Span",
     "Whole",
     "parse_duration",
     "parse_mode",
     "parse_size",
     "refuse_bool",
+    "parse_span",
 ]
 
 _DURATION = re.compile(r"^(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>ms|s|m|h|d)$")
@@ -33,6 +37,8 @@ _BYTES = {"B": 1} | {
 
 
 _NO_DURATION = "not a duration; write it as 250ms, 30s, 5m, 2h or 1d"
+BUSINESS_DAY = "next_business_day"
+_NO_SPAN = f"not a target; write it as 15m, 4h or {BUSINESS_DAY}"
 _NO_SIZE = "not a size; write it as 500 MB or 2 GiB"
 
 
@@ -46,6 +52,20 @@ def parse_duration(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(_NO_DURATION)
     return value
+
+
+def parse_span(value: object) -> object:
+    """A duration, or ``next_business_day``."""
+    if isinstance(value, str) and value.strip() == BUSINESS_DAY:
+        return BUSINESS_DAY
+    try:
+        seconds = parse_duration(value)
+    except ValueError:
+        raise ValueError(_NO_SPAN) from None
+    assert isinstance(seconds, int | float)
+    if seconds <= 0:
+        raise ValueError(_NO_SPAN)
+    return float(seconds)
 
 
 def parse_size(value: object) -> object:
@@ -80,8 +100,11 @@ Whole = Annotated[int, BeforeValidator(refuse_bool)]
 Duration = Annotated[
     float, BeforeValidator(parse_duration, json_schema_input_type=float | str), Field(ge=0)
 ]
+Span = Annotated[float | str, BeforeValidator(parse_span, json_schema_input_type=float | str)]
 Size = Annotated[int, BeforeValidator(parse_size, json_schema_input_type=int | str), Field(ge=0)]
 Mode = Annotated[int, BeforeValidator(parse_mode, json_schema_input_type=str)]
+#: ISO 8601 with a time zone, or empty: a variable that is not set where nobody set it.
+CHANGED_AT = r"^(\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d))?$"
 Argv = Annotated[tuple[str, ...], Field(min_length=1)]
 AbsolutePath = Annotated[str, Field(pattern=r"^/")]
 # Both become file names in journals and forensics; a host may be named by its address.

@@ -11,7 +11,7 @@ import sys
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
-from deployguard.plan.quantity import parse_duration, parse_mode, parse_size
+from deployguard.plan.quantity import parse_duration, parse_mode, parse_size, parse_span
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -22,6 +22,7 @@ __all__ = ["table", "with_tables"]
 _MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _QUANTITIES: dict[object, str] = {
     parse_duration: "duration",
+    parse_span: "duration",
     parse_size: "size",
     parse_mode: "mode",
 }

@@ -10,10 +10,12 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
+from zoneinfo import available_timezones
 
 from deployguard.plan.check_rules import check_findings
 from deployguard.plan.document import Finding, Path
 from deployguard.plan.guard_rules import guard_findings
+from deployguard.plan.moments import NotAMoment, zone_named
 from deployguard.plan.names import Names
 from deployguard.plan.order import find_cycle, hosts_named
 from deployguard.plan.pm2 import pm2_findings
@@ -63,6 +65,11 @@ def plan_findings(
             yield from check_findings(check, component, (*where, "checks", index), environ)
     yield from territory_findings(plan)
     yield from _tasks(plan, names, targets)
+    incident: Path = ("rescue", "incident")
+    yield from _targets(
+        (*incident, "severity", "canary"), plan.rescue.incident.severity.canary, targets
+    )
+    yield from _zone((*incident, "targets", "zone"), plan.rescue.incident.targets.zone)
 
 
 def _variables(plan: Plan) -> Iterator[Finding]:
@@ -74,6 +81,16 @@ def _variables(plan: Plan) -> Iterator[Finding]:
                 f"use letters, digits and _, as in {re.sub(r'[^A-Za-z0-9_]', '_', key)}",
                 on_key=True,
             )
+
+
+def _zone(where: Path, name: str) -> Iterator[Finding]:
+    if name == "UTC":  # the one that needs no data of the system
+        return
+    try:
+        zone_named(name)
+    except NotAMoment:
+        hint = did_you_mean(name, sorted(available_timezones())) or "as in Europe/Berlin"
+        yield Finding(where, f'there is no time zone "{name}"', hint)
 
 
 def _hosts(plan: Plan) -> Iterator[Finding]:

@@ -7,15 +7,19 @@ every piece that came from a host or a check goes through it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
 
 from deployguard.errors import EXPLANATIONS, ExitCode, with_plan
+from deployguard.incidents.deploys import severity, touched
+from deployguard.incidents.fingerprint import fingerprint, signature
+from deployguard.incidents.lookup import Similar
+from deployguard.incidents.record import Incident
+from deployguard.incidents.severity import Level, name_of, word
 from deployguard.plan.model import GitHubIncident, Plan
 from deployguard.report.github import IncidentReport
 from deployguard.rollout.outcome import Event, Finding, HostOutcome, Outcome
 
-__all__ = ["fingerprint", "render", "severity"]
+__all__ = ["render"]
 
 Redact = Callable[[str], str]
 
@@ -23,45 +27,51 @@ Redact = Callable[[str], str]
 EVIDENCE_LINES = 20
 
 
-def severity(outcome: Outcome) -> Literal[1, 2, 3]:
-    """1: a host is not restored. 2: users were hit and the old version is back. 3: nothing live
-    was touched. When unsure the higher one."""
-    if outcome.exit_code in (ExitCode.NEEDS_PERSON, ExitCode.INTERRUPTED, ExitCode.INTERNAL):
-        return 1
-    if any(host.state in ("restored", "committed") for host in outcome.hosts):
-        return 2
-    return 3
+def render(
+    outcome: Outcome,
+    plan: Plan,
+    github: GitHubIncident,
+    redact: Redact,
+    incident: Incident | None = None,
+    similar: Sequence[Similar] = (),
+) -> IncidentReport:
+    """The issue, and the comment in case one is open already.
 
-
-def fingerprint(outcome: Outcome) -> str:
-    """The same for every failure of the same deploy: its issue is filed once, then commented."""
-    return f"{outcome.plan}/{outcome.environment}/{outcome.version}"
-
-
-def render(outcome: Outcome, plan: Plan, github: GitHubIncident, redact: Redact) -> IncidentReport:
-    """The issue, and the comment in case one is open already."""
-    body = redact("\n".join(_body(outcome, plan)))
-    words = {1: "critical", 2: "high", 3: "medium"}[severity(outcome)]
-    state = "NOT restored" if severity(outcome) == 1 else "rolled back"
-    if severity(outcome) == 3:
-        state = "stopped before anything was touched"
+    Where the incident could not be kept, ``None``, the issue says the same without its id.
+    """
+    level = incident.severity if incident is not None else severity(outcome)[0]
+    state = "rolled back" if touched(outcome) else "stopped before anything was touched"
+    if outcome.exit_code != ExitCode.ROLLED_BACK:
+        state = "NOT restored"
+    body = redact("\n".join(_body(outcome, level, incident, similar)))
     return IncidentReport(
         repo=github.repo,
         title=redact(f"{outcome.plan} {outcome.version} failed in {outcome.environment}: {state}"),
         body=body,
-        labels=(*github.labels, f"severity:{words}"),
-        fingerprint=fingerprint(outcome),
+        labels=(*github.labels, f"severity:{name_of(level)}"),
+        fingerprint=_fingerprint(outcome, incident),
         transaction=outcome.transaction,
-        comment=redact("\n".join(["It failed again.", "", *_body(outcome, plan)])),
+        comment="It failed again.\n\n" + body,
     )
 
 
-def _body(outcome: Outcome, plan: Plan) -> Iterable[str]:
+def _fingerprint(outcome: Outcome, incident: Incident | None) -> str:
+    """The same for every failure of one incident: its issue is filed once, then commented."""
+    if incident is not None:
+        return incident.fingerprint
+    return fingerprint(outcome.plan, outcome.environment, signature(outcome))
+
+
+def _body(
+    outcome: Outcome, level: Level, incident: Incident | None, similar: Sequence[Similar]
+) -> Iterable[str]:
     yield f"**{_line(outcome.summary)}**"
     yield ""
     yield "| | |"
     yield "|---|---|"
-    yield f"| Severity | {severity(outcome)} |"
+    if incident is not None:
+        yield f"| Incident | `{incident.id}` |"
+    yield f"| Severity | {word(level)} |"
     yield f"| Deploy | {outcome.plan} `{outcome.version}` to {outcome.environment} |"
     yield f"| Back on | {_versions(outcome)} |"
     yield f"| Transaction | `{outcome.transaction}` |"
@@ -77,6 +87,8 @@ def _body(outcome: Outcome, plan: Plan) -> Iterable[str]:
     for finding in outcome.findings:
         yield from _finding(finding)
     yield ""
+    if similar:
+        yield from _similar(similar)
     if outcome.overrides:
         yield from _overrides(outcome)
     yield "## Hosts"
@@ -102,6 +114,8 @@ def _body(outcome: Outcome, plan: Plan) -> Iterable[str]:
     yield f"- {with_plan(EXPLANATIONS[outcome.exit_code].act, outcome.source)}"
     if outcome.forensics:
         yield f"- Look into `{outcome.forensics}`; `sha256sum -c SHA256SUMS` proves it unchanged."
+    if incident is not None:
+        yield f"- `deployguard incident ack {incident.id}` says that you are at it."
     yield (
         f"- `deployguard history {outcome.transaction}`, on the machine that deployed, shows every "
         "step again."
@@ -120,6 +134,18 @@ def _finding(finding: Finding) -> Iterable[str]:
         yield "  ```"
         yield from (f"  {line.replace('```', '` ` `')}" for line in lines)
         yield "  ```"
+
+
+def _similar(similar: Sequence[Similar]) -> Iterable[str]:
+    yield "## It failed like this before"
+    yield ""
+    yield "| incident | when | what | what ended it |"
+    yield "|---|---|---|---|"
+    for one in similar:
+        past = one.incident
+        fix = _line(one.fixed_by) or "nobody wrote it down"
+        yield f"| {past.id} | {_utc(past.opened_at)} | {_line(past.title)} | {fix} |"
+    yield ""
 
 
 def _overrides(outcome: Outcome) -> Iterable[str]:

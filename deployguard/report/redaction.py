@@ -9,14 +9,15 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from deployguard.evidence.redact import Redactor
-from deployguard.plan.credentials import secrets_of_checks
-from deployguard.plan.model import Plan
 from deployguard.rollout.outcome import Event, Listener, Outcome
 from deployguard.secret import Secret
 from deployguard.store.journal import Journal
+
+if TYPE_CHECKING:
+    from deployguard.plan.model import Plan
 
 __all__ = ["CleanJournal", "Redaction", "secrets_of"]
 
@@ -25,6 +26,8 @@ Record = TypeVar("Record")
 
 def secrets_of(plan: Plan) -> list[Secret]:
     """Every secret that the plan names and the environment has."""
+    from deployguard.plan.credentials import secrets_of_checks  # it knows pydantic
+
     names = list(plan.rescue.redact)
     if plan.rescue.incident.github is not None:
         names.append(plan.rescue.incident.github.token_env)
@@ -70,6 +73,10 @@ class Redaction:
         """Plain data with every text redacted."""
         clean: dict[str, Any] = self._value(dict(data))
         return clean
+
+    def value(self, value: Any) -> Any:
+        """A text, or data with texts in it, redacted."""
+        return self._value(value)
 
     def _record(self, record: Record) -> Record:
         fields = dataclasses.fields(record)  # type: ignore[arg-type]  # only dataclasses come here

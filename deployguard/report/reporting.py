@@ -7,19 +7,22 @@ Nothing here can change what happened or the exit code. What goes wrong becomes 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from deployguard import __version__, faults
-from deployguard.errors import ExitCode
+from deployguard.errors import DeployguardError, ExitCode
 from deployguard.evidence.layout import Folder
+from deployguard.incidents.book import Book
+from deployguard.incidents.record import Incident
 from deployguard.plan.model import Plan
-from deployguard.report import incident
+from deployguard.report import incident, incidents
 from deployguard.report.github import GitHubIssues
 from deployguard.report.outbox import Entry, Outbox
 from deployguard.report.redaction import Redaction
@@ -28,7 +31,7 @@ from deployguard.rollout.outcome import Event, Finding, Listener, Outcome
 from deployguard.secret import Secret
 from deployguard.store.journal import Journal
 
-__all__ = ["Forensics", "deliver_pending", "report"]
+__all__ = ["Forensics", "after_recovery", "report"]
 
 #: What the issue may cost at the end of a deploy; after that the next command sends it.
 DEADLINE = 30.0
@@ -143,49 +146,91 @@ def report(
     listen: Listener | None,
     redaction: Redaction,
 ) -> Outcome:
-    """File the incident of a failed deploy, and send what earlier runs could not.
+    """Keep and file the incident of a failed deploy, and send what earlier runs could not.
 
-    Raises nothing: what goes wrong is in ``report_errors`` of the outcome that is returned.
+    Raises nothing: what goes wrong is in ``report_errors`` of the outcome that is returned, and
+    keeps none of the other steps from being tried.
     """
-    try:
-        return _report(outcome, plan, journal, listen, redaction)
-    except (sqlite3.Error, OSError) as error:
-        words = f"reports cannot be kept in {journal.path}: {error}"
-        return dataclasses.replace(outcome, report_errors=(*outcome.report_errors, words))
-
-
-def _report(
-    outcome: Outcome,
-    plan: Plan,
-    journal: Journal,
-    listen: Listener | None,
-    redaction: Redaction,
-) -> Outcome:
-    github = plan.rescue.incident.github
-    key = f"incident/{outcome.transaction}"
     if not faults.reported():
         return outcome
-    if outcome.exit_code in _FAILED and github is not None:
-        outbox = Outbox(journal.path, clock=time.time)
-        filed = incident.render(outcome, plan, github, redaction.redactor().text)
-        payload = {
-            **filed.to_payload(),
-            "base_url": github.base_url,
-            "token_env": github.token_env,
-        }
-        outbox.put("github", key, payload)
+    book = incidents.book_of(journal, redaction)
+    found: Incident | None = None
+
+    def keep(outcome: Outcome) -> Outcome:
+        nonlocal found
+        outcome, found = incidents.after_deploy(outcome, plan, book, listen)
+        return outcome
+
+    outcome = _try(outcome, "the incident is not kept", keep)
+    if outcome.exit_code in _FAILED and plan.rescue.incident.github is not None:
+        file = functools.partial(_put_issue, plan, journal, redaction, book, found)
+        outcome = _try(outcome, f"the issue cannot be kept in {journal.path}", file)
+    key = f"incident/{outcome.transaction}"
+    send = functools.partial(deliver_pending, journal=journal, book=book, listen=listen, key=key)
+    return _try(outcome, f"reports cannot be kept in {journal.path}", send)
+
+
+def after_recovery(
+    outcome: Outcome, plan: Plan | None, journal: Journal, redaction: Redaction
+) -> Outcome:
+    """Note in the incidents what `recover` has ended, and send what earlier runs could not."""
+    book = incidents.book_of(journal, redaction)
+
+    def keep(outcome: Outcome) -> Outcome:
+        incidents.after_recovery(outcome, plan, book)
+        return outcome
+
+    outcome = _try(outcome, "the incident is not kept", keep)
+    send = functools.partial(deliver_pending, journal=journal, book=book)
+    return _try(outcome, f"reports cannot be kept in {journal.path}", send)
+
+
+def _try(outcome: Outcome, what: str, step: Callable[[Outcome], Outcome]) -> Outcome:
+    """A step of reporting; the outcome says where it failed, and is the same otherwise."""
+    try:
+        return step(outcome)
+    except (DeployguardError, sqlite3.Error, OSError) as error:
+        words = f"{what}: {error}"
+    except Exception as error:  # noqa: BLE001 - the deploy is over, and a bug must not hide its end
+        words = f"{what}: {type(error).__name__}: {error}; this is a bug"
+    return dataclasses.replace(outcome, report_errors=(*outcome.report_errors, words))
+
+
+def _put_issue(
+    plan: Plan,
+    journal: Journal,
+    redaction: Redaction,
+    book: Book,
+    found: Incident | None,
+    outcome: Outcome,
+) -> Outcome:
+    github = plan.rescue.incident.github
+    assert github is not None
+    similar = book.lookup.similar(found) if found is not None else []
+    filed = incident.render(outcome, plan, github, redaction.redactor().text, found, similar)
+    payload = {**filed.to_payload(), "base_url": github.base_url, "token_env": github.token_env}
+    outbox = Outbox(journal.path, clock=time.time)
+    try:
+        outbox.put("github", f"incident/{outcome.transaction}", payload)
+    finally:
         outbox.close()
-    return deliver_pending(outcome, journal, listen=listen, key=key)
+    return outcome
 
 
 def deliver_pending(
-    outcome: Outcome, journal: Journal, *, listen: Listener | None = None, key: str = ""
+    outcome: Outcome,
+    journal: Journal,
+    book: Book,
+    *,
+    listen: Listener | None = None,
+    key: str = "",
 ) -> Outcome:
     """Try everything in the outbox once; the incident of this outcome is noted in it."""
     outbox = Outbox(journal.path, clock=time.time)
     try:
         for entry in outbox.deliver({"github": _to_github}):
             _note(entry, listen)
+            _link(entry, book)
         mine = outbox.entry(key) if key else None
         left = [entry for entry in outbox.pending() if entry.last_error]
     finally:
@@ -210,6 +255,13 @@ def _note(entry: Entry, listen: Listener | None) -> None:
     else:
         words = f"incident not filed: {entry.last_error}"
     listen(Event(time.time(), "report", "note", "", words))
+
+
+def _link(entry: Entry, book: Book) -> None:
+    if entry.state != "delivered" or not entry.result or not entry.result.get("url"):
+        return
+    action = str(entry.result.get("action", "filed"))
+    incidents.filed(book, str(entry.payload["transaction"]), str(entry.result["url"]), action)
 
 
 def _to_github(payload: dict[str, Any]) -> object:

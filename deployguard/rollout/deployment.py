@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import getpass
-import os
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -31,29 +28,17 @@ from deployguard.plan.order import components_on, hosts_in_order, hosts_named
 from deployguard.rollout import decide, fleet, rescue
 from deployguard.rollout.member import Connect, Context, Member, Recorder, Settle
 from deployguard.rollout.outcome import Finding, Listener, Outcome, Override
+from deployguard.rollout.owner import owner_name
 from deployguard.rollout.releases import open_releases
 from deployguard.rollout.targets import Source
 
-__all__ = ["Run", "deploy", "new_transaction", "owner_name", "usage_outcome"]
+__all__ = ["Run", "deploy", "new_transaction", "usage_outcome"]
 
 
 def new_transaction(plan: Plan, now: float) -> str:
     """``20261121T034622-shop-7f3a1c``: sorts by time, names the plan, never comes twice."""
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))
     return f"{stamp}-{plan.name[:32]}-{secrets.token_hex(3)}"
-
-
-def owner_name() -> str:
-    """Who runs this, for locks: ``user@machine``, with the CI run where there is one."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    owner = f"{user}@{socket.gethostname()}"
-    run = os.environ.get("GITHUB_RUN_ID")
-    if run:
-        owner += f" (GitHub run {run} of {os.environ.get('GITHUB_REPOSITORY', '')})"
-    return owner
 
 
 class Run:

@@ -96,6 +96,7 @@ class Outcome:
     findings: tuple[Finding, ...] = ()
     timeline: tuple[Event, ...] = ()
     forensics: str | None = None
+    incident: str | None = None
     incident_url: str | None = None
     postmortem: str | None = None
     report_errors: tuple[str, ...] = ()

@@ -19,9 +19,9 @@ from typing import Any
 from deployguard.errors import ExitCode, UsageError
 from deployguard.plan.model import Plan
 from deployguard.rollout import decide
-from deployguard.rollout.deployment import owner_name
 from deployguard.rollout.member import Connect, Recorder
 from deployguard.rollout.outcome import Finding, HostOutcome, Listener, Outcome
+from deployguard.rollout.owner import owner_name
 from deployguard.rollout.survey import Reached, reach
 from deployguard.rollout.unfinished import ENDED, Decisions, Unfinished, state_of
 from deployguard.transport.session import Session

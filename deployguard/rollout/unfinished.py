@@ -12,9 +12,9 @@ from deployguard.plan.model import Plan
 from deployguard.plan.order import hosts_in_order
 from deployguard.rollout import decide
 from deployguard.rollout.decide import Decision
-from deployguard.rollout.deployment import owner_name
 from deployguard.rollout.member import Recorder
 from deployguard.rollout.outcome import HostOutcome
+from deployguard.rollout.owner import owner_name
 from deployguard.rollout.survey import THREADS, Reached
 
 __all__ = ["ENDED", "Decisions", "Unfinished", "state_of"]

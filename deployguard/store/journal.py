@@ -13,60 +13,20 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from deployguard.errors import InternalError, JournalUnavailable
+from deployguard.errors import JournalUnavailable
+from deployguard.store.schema import upgrade_sqlite
+from deployguard.store.work import SqliteWork, Work
 
 __all__ = ["Journal", "SqliteJournal", "default_path", "private_file"]
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS transactions (
-    id TEXT PRIMARY KEY,
-    plan TEXT NOT NULL,
-    version TEXT NOT NULL,
-    environment TEXT NOT NULL,
-    source TEXT NOT NULL,
-    owner TEXT NOT NULL,
-    hosts TEXT NOT NULL,
-    started_at REAL NOT NULL,
-    ended_at REAL,
-    status TEXT NOT NULL DEFAULT 'running',
-    exit_code INTEGER,
-    summary TEXT NOT NULL DEFAULT '',
-    outcome TEXT
-);
-CREATE INDEX IF NOT EXISTS transactions_by_time ON transactions (started_at);
-CREATE TABLE IF NOT EXISTS debts (
-    transaction_id TEXT NOT NULL REFERENCES transactions (id),
-    host TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    since REAL NOT NULL,
-    PRIMARY KEY (transaction_id, host)
-);
-CREATE TABLE IF NOT EXISTS decisions (
-    transaction_id TEXT PRIMARY KEY REFERENCES transactions (id),
-    decision TEXT NOT NULL CHECK (decision IN ('commit', 'abort')),
-    at REAL NOT NULL
-);
-CREATE TABLE IF NOT EXISTS overrides (
-    transaction_id TEXT NOT NULL REFERENCES transactions (id),
-    guard TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    overridden_by TEXT NOT NULL,
-    refused TEXT NOT NULL,
-    at REAL NOT NULL,
-    PRIMARY KEY (transaction_id, guard, reason)
-);
-PRAGMA user_version = 3;
-"""
-#: 1 had no debts, 2 no overrides. Whatever a version adds is made where it is not there.
-_VERSION = 3
-
-
 #: How long another process may keep us waiting, in seconds.
 _PATIENCE = 10.0
+
+Answer = TypeVar("Answer")
 
 
 class Journal(Protocol):
@@ -126,6 +86,14 @@ class Journal(Protocol):
 
     def named(self, prefix: str, limit: int = 10) -> list[str]:
         """The ids that begin with ``prefix``, oldest first; alone the one that is exactly it."""
+        ...
+
+    def transact(self, work: Callable[[Work], Answer]) -> Answer:
+        """Do some work in one transaction of the database; see :class:`.work.Store`."""
+        ...
+
+    def read(self, statement: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """What one statement answers that writes nothing."""
         ...
 
     def close(self) -> None:
@@ -208,14 +176,11 @@ class SqliteJournal:
         self.connection.row_factory = sqlite3.Row
         self._write_ahead()
         self.connection.execute("PRAGMA synchronous=FULL")
-        (version,) = self.connection.execute("PRAGMA user_version").fetchone()
-        if version > _VERSION:
+        try:
+            upgrade_sqlite(self.connection, str(self.path))
+        except BaseException:
             self.connection.close()
-            raise InternalError(
-                f"{self.path} was written by a newer deployguard", hint="upgrade deployguard"
-            )
-        if version < _VERSION:
-            self.connection.executescript(_SCHEMA)
+            raise
 
     def _write_ahead(self) -> None:
         until = time.monotonic() + _PATIENCE
@@ -234,9 +199,9 @@ class SqliteJournal:
         with self._lock:
             self.connection.execute(
                 "INSERT INTO transactions (id, plan, version, environment, source, owner, hosts, "
-                "started_at) VALUES (:id, :plan, :version, :environment, :source, :owner, :hosts, "
-                ":started_at)",
-                {**transaction, "hosts": json.dumps(hosts)},
+                "started_at, changed_at) VALUES (:id, :plan, :version, :environment, :source, "
+                ":owner, :hosts, :started_at, :changed_at)",
+                {"changed_at": None, **transaction, "hosts": json.dumps(hosts)},
             )
 
     def decide(self, transaction: str, decision: str) -> str:
@@ -316,7 +281,7 @@ class SqliteJournal:
     def unended(self, plan: str) -> list[str]:
         with self._lock:
             rows = self.connection.execute(
-                "SELECT id FROM transactions WHERE ? IN ('', plan) AND ended_at IS NULL", (plan,)
+                "SELECT id FROM transactions WHERE ended_at IS NULL AND ? IN ('', plan)", (plan,)
             ).fetchall()
         return [str(row["id"]) for row in rows]
 
@@ -358,6 +323,21 @@ class SqliteJournal:
             ).fetchall()
         found = [str(row["id"]) for row in rows]
         return [prefix] if prefix in found else found
+
+    def transact(self, work: Callable[[Work], Answer]) -> Answer:
+        with self._lock:
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                answer = work(SqliteWork(self.connection))
+            except BaseException:
+                self.connection.rollback()
+                raise
+            self.connection.commit()
+            return answer
+
+    def read(self, statement: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        with self._lock:
+            return SqliteWork(self.connection).rows(statement, values or {})
 
     def close(self) -> None:
         """Close the file."""

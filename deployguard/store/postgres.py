@@ -20,6 +20,8 @@ import tenacity
 
 from deployguard.errors import JournalUnavailable, UsageError
 from deployguard.store.journal import default_path, private_file
+from deployguard.store.schema import upgrade_postgres
+from deployguard.store.work import PostgresWork, Work, storable
 
 if TYPE_CHECKING:
     import psycopg
@@ -33,46 +35,6 @@ _CONNECT_SECONDS = 5
 #: What a server that starts, stops or is busy says when it refuses a connection.
 _PASSING = ("starting up", "shutting down", "recovery", "too many", "remaining connection slots")
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS deployguard_transactions (
-    id text PRIMARY KEY,
-    plan text NOT NULL,
-    version text NOT NULL,
-    environment text NOT NULL,
-    source text NOT NULL,
-    owner text NOT NULL,
-    hosts jsonb NOT NULL,
-    started_at double precision NOT NULL,
-    ended_at double precision,
-    status text NOT NULL DEFAULT 'running',
-    exit_code integer,
-    summary text NOT NULL DEFAULT '',
-    outcome jsonb
-);
-CREATE INDEX IF NOT EXISTS deployguard_transactions_by_time
-    ON deployguard_transactions (started_at);
-CREATE TABLE IF NOT EXISTS deployguard_decisions (
-    transaction_id text PRIMARY KEY REFERENCES deployguard_transactions (id),
-    decision text NOT NULL CHECK (decision IN ('commit', 'abort')),
-    at double precision NOT NULL
-);
-CREATE TABLE IF NOT EXISTS deployguard_debts (
-    transaction_id text NOT NULL REFERENCES deployguard_transactions (id),
-    host text NOT NULL,
-    reason text NOT NULL,
-    since double precision NOT NULL,
-    PRIMARY KEY (transaction_id, host)
-);
-CREATE TABLE IF NOT EXISTS deployguard_overrides (
-    transaction_id text NOT NULL REFERENCES deployguard_transactions (id),
-    guard text NOT NULL,
-    reason text NOT NULL,
-    overridden_by text NOT NULL,
-    refused jsonb NOT NULL,
-    at double precision NOT NULL,
-    PRIMARY KEY (transaction_id, guard, reason)
-);
-"""
 _OVERRIDES = """\
 (SELECT coalesce(jsonb_agg(jsonb_build_object('guard', guard, 'reason', reason,
     'by', overridden_by, 'refused', refused, 'at', at) ORDER BY at, guard), '[]')
@@ -81,6 +43,9 @@ _HISTORY = (
     "id, plan, version, environment, source, owner, hosts, started_at, ended_at, status, "
     f"exit_code, summary, {_OVERRIDES}"
 )
+
+#: Those who write incidents do it one after the other.
+_ALONE = "SELECT pg_advisory_xact_lock(hashtext('deployguard incidents'))"
 
 Answer = TypeVar("Answer")
 
@@ -154,10 +119,11 @@ class PostgresJournal:
             keepalives_idle=10,
             tcp_user_timeout=10_000,
         )
-        # Two first runs at once would both find no table and both make it.
-        with connection.transaction():
-            connection.execute("SELECT pg_advisory_xact_lock(hashtext('deployguard'))")
-            connection.execute(_SCHEMA)
+        try:
+            upgrade_postgres(connection, "the journal database")
+        except BaseException:
+            connection.close()
+            raise
         connection.execute("SET synchronous_commit = on")
         return connection
 
@@ -170,9 +136,10 @@ class PostgresJournal:
     def begin(self, transaction: Mapping[str, Any], hosts: list[str]) -> None:
         self._do(
             "INSERT INTO deployguard_transactions (id, plan, version, environment, source, owner, "
-            "hosts, started_at) VALUES (%(id)s, %(plan)s, %(version)s, %(environment)s, "
-            "%(source)s, %(owner)s, %(hosts)s, %(started_at)s) ON CONFLICT DO NOTHING",
-            {**transaction, "hosts": json.dumps(hosts)},
+            "hosts, started_at, changed_at) VALUES (%(id)s, %(plan)s, %(version)s, "
+            "%(environment)s, %(source)s, %(owner)s, %(hosts)s, %(started_at)s, %(changed_at)s) "
+            "ON CONFLICT DO NOTHING",
+            {"changed_at": None, **transaction, "hosts": json.dumps(hosts)},
         )
 
     def decide(self, transaction: str, decision: str) -> str:
@@ -219,9 +186,9 @@ class PostgresJournal:
                 (
                     transaction,
                     one["guard"],
-                    _storable(one["reason"]),
+                    storable(one["reason"]),
                     one["by"],
-                    json.dumps(_storable(one["refused"])),
+                    json.dumps(storable(one["refused"])),
                     time.time(),
                 ),
             )
@@ -234,8 +201,8 @@ class PostgresJournal:
                 outcome["ended_at"],
                 outcome["status"],
                 int(outcome["exit_code"]),
-                _storable(outcome["summary"]),
-                json.dumps(_storable(outcome)),
+                storable(outcome["summary"]),
+                json.dumps(storable(outcome)),
                 transaction,
             ),
         )
@@ -243,7 +210,7 @@ class PostgresJournal:
     def unended(self, plan: str) -> list[str]:
         rows = self._rows(
             "SELECT id FROM deployguard_transactions "
-            "WHERE %s::text IN ('', plan) AND ended_at IS NULL",
+            "WHERE ended_at IS NULL AND %s::text IN ('', plan)",
             (plan,),
         )
         return [str(row["id"]) for row in rows]
@@ -275,21 +242,23 @@ class PostgresJournal:
         found = [str(row["id"]) for row in rows]
         return [prefix] if prefix in found else found
 
+    def transact(self, work: Callable[[Work], Answer]) -> Answer:
+        def alone(connection: psycopg.Connection[dict[str, Any]]) -> Answer:
+            with connection.transaction():
+                connection.execute(
+                    "SELECT pg_advisory_xact_lock(hashtext('deployguard incidents'))"
+                )
+                return work(PostgresWork(connection))
+
+        return self._try(alone)
+
+    def read(self, statement: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        return self._try(lambda c: PostgresWork(c).rows(statement, values or {}))
+
     def close(self) -> None:
         """Close the connection."""
         if self._connection is not None:
             self._connection.close()
-
-
-def _storable(value: Any) -> Any:
-    """PostgreSQL takes neither NUL nor half of a surrogate pair, in JSON not even escaped."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
-    if isinstance(value, Mapping):
-        return {_storable(key): _storable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_storable(item) for item in value]
-    return value
 
 
 def _psycopg() -> Any:

@@ -10,6 +10,7 @@ import pytest
 from deployguard.cli.reference import pages
 from deployguard.drills.report import DrillReport, HostDrilled, ScenarioDrilled
 from deployguard.errors import Mistake
+from deployguard.incidents.record import Entry, Incident, Link
 from deployguard.rollout.outcome import PHASES, Event, Finding, HostOutcome, Outcome
 from deployguard.rollout.preview import ComponentPreview, HostPreview, Preview
 
@@ -39,6 +40,9 @@ def test_generated_pages_are_current(name: str) -> None:
         DrillReport,
         ScenarioDrilled,
         HostDrilled,
+        Incident,
+        Entry,
+        Link,
     ],
 )
 def test_every_json_field_is_documented(record: type) -> None:

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.docs
 
 README = ROOT / "README.md"
 CLI = ROOT / "docs" / "cli.md"
+INCIDENTS = ROOT / "docs" / "incidents.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "playbooks" / "README.md"]
 DEMO = ROOT / "playbooks" / "demo"
 
@@ -37,9 +38,11 @@ ELSEWHERE = {
 }
 #: What a run has of its own: times, ids, ports, folders.
 OWN = [
-    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "DATE TIME"),
+    (re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\dZ?"), "DATE TIME"),
+    (re.compile(r"INC-\d{8}"), "INC-DAY"),
     (re.compile(r"\b\d\d:\d\d:\d\d\b"), "TIME"),
     (re.compile(r"\d{8}T\d{6}-shop-[0-9a-f]{6}"), "TRANSACTION"),
+    (re.compile(r"since [\d.]+ (?:s|min)\b"), "since SECONDS"),
     (re.compile(r"\b\d+\.\d+ s\b"), "SECONDS"),
     (re.compile(r"(port |127\.0\.0\.1:)\d+"), r"\1PORT"),
     (re.compile(r"\S+/forensics/v3-\d+"), "FORENSICS"),
@@ -128,7 +131,7 @@ def assert_shown(expected: Sequence[str], output: str) -> None:
 
 def test_every_command_is_run() -> None:
     """A command on any other page, or a new one, needs its line here."""
-    run_here = {str(one) for one in [*shown(README), *shown(CLI)]}
+    run_here = {str(one) for one in [*shown(README), *shown(CLI), *shown(INCIDENTS)]}
     left = [one for page in PAGES for one in shown(page) if str(one) not in run_here]
     left += [one for one in shown(README) if not one.command.startswith("deployguard")]
     assert {one.command for one in left} == set(ELSEWHERE)
@@ -144,6 +147,13 @@ def test_the_readme(folder: Folder) -> None:
     assert folder.run("deployguard apply plan.yaml").returncode == 0
     commands = [one for one in shown(README) if one.command.startswith("deployguard")]
     assert [folder_run(folder, one) for one in commands] == [0, 3, 0]
+
+
+def test_the_night_of_the_incidents(folder: Folder) -> None:
+    """From the deploy that failed to the incident that somebody opens: as the page shows it."""
+    folder.run("deployguard apply plan.yaml --release v2")
+    assert folder.run("deployguard apply plan.yaml --release v3").returncode == 3
+    assert [folder_run(folder, one) for one in shown(INCIDENTS)] == [0] * 5
 
 
 def folder_run(folder: Folder, one: Shown) -> int:

@@ -13,22 +13,7 @@ from deployguard.store.journal import Journal
 from deployguard.store.opening import open_journal
 from deployguard.store.postgres import PostgresJournal
 from tests.cli.outcomes import rolled_back
-from tests.postgres import Postgres, a_server
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Postgres]:
-    """One server for this file."""
-    with a_server() as server:
-        yield server
-
-
-@pytest.fixture
-def server(cluster: Postgres) -> Postgres:
-    """It runs."""
-    if not cluster.running():
-        cluster.start()
-    return cluster
+from tests.postgres import Postgres
 
 
 @pytest.fixture

@@ -1,0 +1,192 @@
+"""``deployguard incident ack`` and the other words that change one incident."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from deployguard.cli.console import Console
+from deployguard.cli.incident import LINKED, open_book, parts, tell, who
+from deployguard.cli.moments import read_moment
+from deployguard.cli.options import common
+
+if TYPE_CHECKING:
+    from deployguard.incidents.machine import Event
+
+__all__ = [
+    "ack_command",
+    "assign_command",
+    "cancel_command",
+    "close_command",
+    "mitigate_command",
+    "note_command",
+    "reopen_command",
+    "resolve_command",
+    "severity_command",
+]
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+_WORDS = click.argument("words", metavar="[INC] [TEXT]", nargs=-1)
+_AT = click.option(
+    "--at", metavar="TIME", callback=read_moment, help="When that was; now when left out."
+)
+_BY = click.option("--by", metavar="NAME", help="Who you are; USER@MACHINE when left out.")
+
+
+def _moving(command: Decorated) -> Decorated:
+    for option in (_BY, _AT, _WORDS):
+        command = option(command)
+    return command
+
+
+def _move(
+    console: Console,
+    event: Event,
+    words: tuple[str, ...],
+    at: float | None,
+    by: str | None,
+    *,
+    cause: str = "",
+    fix: str = "",
+) -> int:
+    book = open_book(who(by))
+    incident, text = parts(book, words, "resolved" if event == "close" else None)
+    tell(console, book.move(incident.id, event, text, at=at, cause=cause, fix=fix))
+    return 0
+
+
+@click.command("ack")
+@_moving
+@common
+def ack_command(console: Console, words: tuple[str, ...], at: float | None, by: str | None) -> int:
+    """Say that you are at it. The clock for that stops."""
+    return _move(console, "acknowledge", words, at, by)
+
+
+@click.command("mitigate")
+@_moving
+@common
+def mitigate_command(
+    console: Console, words: tuple[str, ...], at: float | None, by: str | None
+) -> int:
+    """Say that users are served again; TEXT says how. A verified restore does so by itself."""
+    return _move(console, "mitigate", words, at, by)
+
+
+@click.command("resolve")
+@_moving
+@click.option("--cause", metavar="TEXT", default="", help="What it was; counted in `metrics`.")
+@click.option("--fix", metavar="TEXT", default="", help="What mended it; shown when it comes back.")
+@common
+def resolve_command(
+    console: Console,
+    words: tuple[str, ...],
+    at: float | None,
+    by: str | None,
+    cause: str,
+    fix: str,
+) -> int:
+    """Say that the cause is gone. All clocks stop."""
+    return _move(console, "resolve", words, at, by, cause=cause, fix=fix)
+
+
+@click.command("close")
+@_moving
+@common
+def close_command(
+    console: Console, words: tuple[str, ...], at: float | None, by: str | None
+) -> int:
+    """Say that what there was to learn is written down."""
+    return _move(console, "close", words, at, by)
+
+
+@click.command("reopen")
+@_moving
+@common
+def reopen_command(
+    console: Console, words: tuple[str, ...], at: float | None, by: str | None
+) -> int:
+    """Open it again; TEXT says why. Its clocks start anew."""
+    return _move(console, "reopen", words, at, by)
+
+
+@click.command("cancel")
+@_moving
+@common
+def cancel_command(
+    console: Console, words: tuple[str, ...], at: float | None, by: str | None
+) -> int:
+    """Say that it was none; TEXT says why. It does not count in `metrics`."""
+    return _move(console, "cancel", words, at, by)
+
+
+@click.command("note")
+@_moving
+@click.option("--transaction", metavar="TXN", help="Link a deploy, the one that did it.")
+@click.option("--issue", metavar="URL", help="Link an issue.")
+@click.option("--ticket", metavar="ID", help="Link a ticket.")
+@click.option("--forensics", metavar="DIR", help="Link a folder of evidence.")
+@common
+def note_command(
+    console: Console,
+    words: tuple[str, ...],
+    at: float | None,
+    by: str | None,
+    **links: str | None,
+) -> int:
+    """Write something down, or link it, whatever the state."""
+    from deployguard.errors import UsageError
+
+    book = open_book(who(by))
+    incident, text = parts(book, words)
+    if links["transaction"]:
+        from deployguard import api
+
+        links["transaction"] = str(api.transaction(links["transaction"])["id"])
+    given = [(kind, str(links[kind])) for kind in LINKED if links[kind]]
+    if not text and not given:
+        raise UsageError("there is nothing to write down", hint="TEXT, or something to link")
+    tell(console, book.note(incident.id, text, at=at, links=given))
+    return 0
+
+
+@click.command("assign")
+@click.argument("words", metavar="[INC] ROLE NAME", nargs=-1)
+@_BY
+@common
+def assign_command(console: Console, words: tuple[str, ...], by: str | None) -> int:
+    """Say who is in command, or who owns the follow-up.
+
+    ROLE is commander or owner.
+    """
+    from deployguard.errors import UsageError
+
+    book = open_book(who(by))
+    incident, rest = parts(book, words)
+    role, _, name = rest.partition(" ")
+    if role not in ("commander", "owner") or not name:
+        raise UsageError(
+            "assign takes a role and a name",
+            hint=f"as in `deployguard incident assign {incident.id} commander ann`; the other "
+            "role is owner",
+        )
+    tell(console, book.assign(incident.id, **{role: name}))
+    return 0
+
+
+@click.command("severity")
+@click.argument("words", metavar="[INC] SEVERITY [TEXT]", nargs=-1)
+@_BY
+@common
+def severity_command(console: Console, words: tuple[str, ...], by: str | None) -> int:
+    """Say how bad it is; TEXT says why. Its targets count from the same moment as before."""
+    from deployguard.incidents.severity import level_named
+
+    book = open_book(who(by))
+    incident, rest = parts(book, words)
+    level, _, text = rest.partition(" ")
+    tell(console, book.regrade(incident.id, level_named(level), text))
+    return 0
