@@ -5,7 +5,6 @@ What goes wrong here raises; :mod:`deployguard.report.reporting` makes a line of
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from deployguard.incidents.record import Incident
 from deployguard.incidents.severity import Level, Target, Targets, level_named
 from deployguard.plan.order import hosts_named
 from deployguard.report.redaction import Redaction
-from deployguard.rollout.outcome import Event, Listener, Outcome
+from deployguard.rollout.outcome import Outcome
 from deployguard.store.work import Store
 
 if TYPE_CHECKING:
@@ -51,9 +50,7 @@ def _filled(target: Target, planned: PlannedTarget) -> Target:
     return replace(target, **given)
 
 
-def after_deploy(
-    outcome: Outcome, plan: Plan, book: Book, listen: Listener | None
-) -> tuple[Outcome, Incident | None]:
+def after_deploy(outcome: Outcome, plan: Plan, book: Book) -> tuple[Outcome, Incident | None]:
     """Open or join the incident of a deploy that failed; note one that went well where an incident
     of its service is not over."""
     rules = plan.rescue.incident.severity
@@ -63,11 +60,7 @@ def after_deploy(
     if found is None:
         deploys.committed(outcome, book)
         return outcome, None
-    incident, opened = found
-    if listen is not None:
-        verb = "opened" if opened else "joined"
-        words = f"incident {incident.id} {verb}: {incident.title}"
-        listen(Event(time.time(), "report", "note", "", words))
+    incident, _ = found
     return replace(outcome, incident=incident.id), incident
 
 

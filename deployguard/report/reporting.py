@@ -158,7 +158,7 @@ def report(
 
     def keep(outcome: Outcome) -> Outcome:
         nonlocal found
-        outcome, found = incidents.after_deploy(outcome, plan, book, listen)
+        outcome, found = incidents.after_deploy(outcome, plan, book)
         return outcome
 
     outcome = _try(outcome, "the incident is not kept", keep)
