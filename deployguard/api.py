@@ -19,7 +19,7 @@ import dataclasses
 import threading
 from collections.abc import Collection, Mapping
 from os import PathLike
-from typing import Any
+from typing import Any, Literal
 
 from deployguard.errors import JournalUnavailable, PlanInvalid, UsageError, with_plan
 from deployguard.evidence.timeline import parse_iso
@@ -197,7 +197,7 @@ def _owed(outcome: Outcome) -> dict[str, str]:
     return {
         host.host: host.error or f"left {host.state}"
         for host in outcome.hosts
-        if host.state in ("prepared", "armed", "switched", "lost")
+        if host.state in ("prepared", "armed", "switched", "lost", "held")
     }
 
 
@@ -228,17 +228,22 @@ def recover(
     listen: Listener | None = None,
     store: Store | None = None,
     force: bool = False,
+    held: Literal["old", "new"] | None = None,
 ) -> Outcome:
     """Finish what an earlier run left unfinished, by what the hosts say and what was decided.
 
-    A transaction whose controller is still heard from is left alone unless ``force`` says to take
-    it over; that controller then ends with :attr:`ExitCode.INTERRUPTED`.
+    Hosts that wait for a person behind a point of no return go on waiting, unless ``held`` says
+    which version is to stay. A transaction whose controller is still heard from is left alone
+    unless ``force`` says to take it over; that controller then ends with
+    :attr:`ExitCode.INTERRUPTED`.
     """
     redaction = Redaction(plan)
     listen = redaction.listener(listen)
     journal = store or open_journal()
     clean = CleanJournal(journal, redaction)
-    outcome = recovery.recover(plan, transaction, clean, connect, listen, force=force)
+    outcome = recovery.recover(
+        plan, transaction, clean, connect, listen, force=force, choice=held or ""
+    )
     if plan is not None:
         named = tuple(
             dataclasses.replace(found, evidence=with_plan(found.evidence, plan.arguments))

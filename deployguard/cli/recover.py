@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import click
 
 from deployguard.cli.console import Console
@@ -22,6 +24,11 @@ __all__ = ["command"]
     help="An inventory, where there is no plan: all transactions on its hosts.",
 )
 @click.option("--force", is_flag=True, help="Take over from a run that is still at work.")
+@click.option(
+    "--held",
+    type=click.Choice(["old", "new"]),
+    help="Which version stays where hosts are held behind a point of no return.",
+)
 @common
 def command(
     console: Console,
@@ -31,13 +38,15 @@ def command(
     transaction: str | None,
     inventory: str | None,
     force: bool,
+    held: Literal["old", "new"] | None,
 ) -> int:
     """Finish what an interrupted run left.
 
     Reads the hosts' own journals, takes the decision that was recorded or follows from them, and
     carries it out; it may be run from any machine, and twice. Where nothing is unfinished it does
     nothing and ends with 0. A transaction whose run is still heard from is left alone, and the
-    exit code is 6.
+    exit code is 6. Hosts that are held behind a migration without return are left as they are, with
+    exit code 4, until --held says which version is to stay.
     """
     from deployguard import api
     from deployguard.cli.ending import end
@@ -55,5 +64,5 @@ def command(
         console.know(plan)
     title = f"recovering {plan.name} in {plan.environment}" if plan and plan.name else "recovering"
     with showing(console, title, list(plan.hosts) if plan else []) as show:
-        outcome = api.recover(plan, transaction=transaction, listen=show, force=force)
+        outcome = api.recover(plan, transaction=transaction, listen=show, force=force, held=held)
     return end(console, outcome)

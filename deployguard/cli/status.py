@@ -85,7 +85,9 @@ def _lines(row: dict[str, Any], plan: str) -> list[tuple[str, str | None]]:
         lines.append((f"{host}: {name} {live.get('version')}{when}{back}", None))
     for unfinished in row["unfinished"]:
         alive = "its run is gone"
-        if unfinished.get("attended"):
+        if unfinished.get("held"):
+            alive = f"held behind {unfinished['held']['task']}, for a person to choose"
+        elif unfinished.get("attended"):
             alive = "still running"
         elif unfinished.get("alive"):
             alive = "its run is gone, the host finishes it by itself"

@@ -193,6 +193,8 @@ def _now(host: HostOutcome) -> str:
         state += ", healthy" if host.healthy else ", NOT healthy"
     elif state == "stuck":
         state += ": not restored, a person is needed"
+    elif state == "held":
+        state += ": waits for a person to choose"
     return f"{versions} ({state})" if versions else state
 
 

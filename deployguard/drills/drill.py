@@ -16,7 +16,12 @@ from deployguard import api
 from deployguard.drills.deploys import Deployed, deploy
 from deployguard.drills.hosts import Reader, Reading
 from deployguard.drills.judging import Ends, judged
-from deployguard.drills.readiness import refuse_unmarked, refuse_unready, version_live
+from deployguard.drills.readiness import (
+    refuse_no_return,
+    refuse_unmarked,
+    refuse_unready,
+    version_live,
+)
 from deployguard.drills.report import DrillReport, ScenarioDrilled
 from deployguard.drills.scenarios import Scenario, chosen
 from deployguard.errors import DeployguardError, ExitCode
@@ -80,6 +85,7 @@ def prepare(
     """
     scenarios = chosen(only)
     refuse_unmarked(plan)
+    refuse_no_return(plan)
     variables = dict(variables or {})
 
     def plan_of(version: str) -> Plan:

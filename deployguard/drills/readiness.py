@@ -10,7 +10,7 @@ from deployguard.plan.model import Plan
 from deployguard.plan.order import hosts_in_order
 from deployguard.rollout.preview import Preview
 
-__all__ = ["refuse_unmarked", "refuse_unready", "version_live"]
+__all__ = ["refuse_no_return", "refuse_unmarked", "refuse_unready", "version_live"]
 
 
 def refuse_unmarked(plan: Plan) -> None:
@@ -20,6 +20,17 @@ def refuse_unmarked(plan: Plan) -> None:
         raise Refused(
             f"not marked `drill: true`: {', '.join(unmarked)}; nothing was touched",
             hint="a drill breaks deploys on purpose: mark hosts that may be used for that",
+        )
+
+
+def refuse_no_return(plan: Plan) -> None:
+    """Raise :class:`Refused` for a plan that a drill could not bring back."""
+    tasks = [task.name for task in plan.tasks if task.migration == "irreversible"]
+    if tasks:
+        raise Refused(
+            f"{', '.join(tasks)} cannot be taken back, and a drill goes back every time; nothing "
+            "was touched",
+            hint="drill a plan without it",
         )
 
 

@@ -7,7 +7,7 @@ are swapped back, the old services start in dependency order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from deployguard.drivers.base import (
     Driver,
@@ -16,10 +16,10 @@ from deployguard.drivers.base import (
     Site,
     Steps,
     operation,
-    run,
     swap,
 )
 from deployguard.drivers.registry import driver_of
+from deployguard.drivers.tasks import down_steps, task_steps
 from deployguard.plan.model import Component, Task
 
 __all__ = ["build"]
@@ -32,8 +32,14 @@ def build(
     observed: Mapping[str, Observation],
     tasks: Sequence[Task] = (),
     driver_for: Callable[[Component], Driver] = driver_of,
+    down: Collection[str] = (),
+    dumps: str = "",
 ) -> list[Operation]:
-    """The procedure for the components in ``order`` (dependencies first) on one host."""
+    """The procedure for the components in ``order`` (dependencies first) on one host.
+
+    ``down`` names the migrations among the tasks that are taken back; ``dumps`` is where dumps go
+    on the host. See :mod:`deployguard.drivers.tasks`.
+    """
     steps: dict[str, Steps] = {
         name: driver_for(components[name]).steps(
             name, components[name], sites[name], observed.get(name, {})
@@ -41,7 +47,7 @@ def build(
         for name in order
     }
     procedure: list[Operation] = []
-    procedure += _tasks(tasks, "before_stop", sites)
+    procedure += task_steps(tasks, "before_stop", sites, down, dumps)
     for name in reversed(order):
         procedure += steps[name].stop
     for name in order:
@@ -50,16 +56,17 @@ def build(
                 name, "snapshot", f"record {name}", [{"act": "snapshot", "component": name}], []
             )
         )
+    procedure += down_steps(tasks, sites, down, dumps)
     for name in order:
         procedure += steps[name].refresh_before
     for name in order:
         procedure += _swaps(name, components[name], sites[name])
     for name in order:
         procedure += steps[name].refresh_after
-    procedure += _tasks(tasks, "before_start", sites)
+    procedure += task_steps(tasks, "before_start", sites, down, dumps)
     for name in order:
         procedure += steps[name].start
-    procedure += _tasks(tasks, "after_start", sites)
+    procedure += task_steps(tasks, "after_start", sites, down, dumps)
     return procedure
 
 
@@ -80,30 +87,4 @@ def _swaps(name: str, component: Component, site: Site) -> list[Operation]:
             )
         )
     operations.append(swap(name, "tree", f"swap {site.live}", site.live, site.beside))
-    return operations
-
-
-def _tasks(tasks: Sequence[Task], at: str, sites: Mapping[str, Site]) -> list[Operation]:
-    operations = []
-    for task in tasks:
-        if task.at != at:
-            continue
-        directory = None
-        if task.component is not None:
-            if task.component not in sites:
-                continue
-            site = sites[task.component]
-            directory = site.tree if at == "before_stop" else site.working_directory
-        undo = []
-        if task.undo is not None:
-            undo = [run(task.undo, env=task.env, cwd=directory, timeout=task.timeout)]
-        step = operation(
-            "task",
-            task.name,
-            f"run {task.name}",
-            [run(task.run, env=task.env, cwd=directory, timeout=task.timeout)],
-            undo,
-        )
-        # Unlike a driver's, nobody promises that a second time does no harm.
-        operations.append({**step, "undo_once": True})
     return operations

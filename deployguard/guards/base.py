@@ -140,6 +140,7 @@ class Known:
     drift: str | None = None
     fix: bool = False
     foresee: bool = False
+    rollback: bool = False
     overrides: Mapping[str, str] = field(default_factory=dict)
     read: Callable[[str, str], bytes | None] = _no_release
     has: Callable[[str, str], bool] = lambda component, path: False

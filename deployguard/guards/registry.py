@@ -16,6 +16,7 @@ from deployguard.guards import (
     ci,
     disk,
     drift,
+    migrations,
     parity,
     space,
     structure,
@@ -62,6 +63,7 @@ ALWAYS: dict[str, Callable[[Known], Iterator[Verdict]]] = {
     "space": space.judge,
     "drift": drift.judge,
     "structure": structure.always,
+    "migrations": migrations.judge,
 }
 
 GUARDS: dict[str, Kind] = {
@@ -82,6 +84,7 @@ GUARDS: dict[str, Kind] = {
 OVERRIDABLE: tuple[str, ...] = (
     *(name for name, kind in GUARDS.items() if not kind.last),
     "drift",
+    "migrations",
 )
 
 

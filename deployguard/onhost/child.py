@@ -42,6 +42,8 @@ class Child:
         self.output = Bounded(max_output)
         self.errors = Bounded(max_output)
         for stream, sink in ((process.stdout, self.output), (process.stderr, self.errors)):
+            if stream is None:
+                continue  # it goes elsewhere
             os.set_blocking(stream.fileno(), False)
             self._selector.register(stream, selectors.EVENT_READ, sink)
         if process.stdin is not None:

@@ -232,7 +232,20 @@ def _live_words(view: View) -> Dict[str, Any]:
         "since": record["committed_at"],
         "previous": [older["version"] for older in record.get("previous", [])],
         "tree": record["tree"],
+        "migrations": _migrations_since(record, view.target["source"]),
     }
+
+
+def _migrations_since(record: Dict[str, Any], source: Dict[str, Any]) -> List[Dict[str, Any]]:
+    """The migrations that going back to a version goes back over, each with its version."""
+    found: List[Dict[str, Any]] = []
+    if source["kind"] != "history":
+        return found
+    for entry in [record, *record.get("previous", [])]:
+        if entry["version"] == source["version"]:
+            break
+        found += [dict(one, version=entry["version"]) for one in entry.get("migrations", [])]
+    return found
 
 
 def _differences(view: View, skip: Patterns) -> Dict[str, Any]:

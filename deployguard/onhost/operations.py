@@ -10,6 +10,10 @@ Every undo can be repeated, and is when a restore begins anew: a reboot has stop
 attempt started, and a swap that only works the second time must not happen under a running service.
 The undo of a plan's task may not bear that; its operation says ``undo_once``.
 
+Where the undo of a migration fails, nothing below it is undone: the old code must not come back
+under a schema that it does not know. Its operation says ``undo_or_stop``. What says ``no_return``
+has no undo at all; see :mod:`deployguard.onhost.migrations`.
+
 What stops the new service is undone even where its start was not begun, as ``undo_always`` says of
 that operation: after a power cut the boot may have started the service, with the new tree or half
 of it, and a swap back under a running program changes what stands there and not what runs.
@@ -30,6 +34,9 @@ Actions:
     ``timeout``.
 ``snapshot``
     ``component``: look at the live tree once more, now that its service has stopped.
+``dump``
+    ``argv``, ``env``, ``user``, ``timeout``: what the program writes is kept at ``path``; ``opens``
+    is an argv that reads it there.
 ``pm2``
     ``verb`` and ``service``: see :mod:`deployguard.onhost.pm2actions`.
 """
@@ -45,6 +52,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 from deployguard.onhost import durable
 from deployguard.onhost.excerpts import bounded
 from deployguard.onhost.journal import Journal
+from deployguard.onhost.migrations import make_dump
 from deployguard.onhost.system import System
 from deployguard.onhost.tree import Patterns
 
@@ -108,13 +116,19 @@ class Executor:
             self._journal.append("done", sync=False, operation=index, id=operation["id"])
         self._journal.flush()
 
-    def undo(self, procedure: Sequence[Operation]) -> List[Dict[str, str]]:
+    def undo(
+        self, procedure: Sequence[Operation], accept: bool = False, above: int = -1
+    ) -> List[Dict[str, str]]:
         """Undo, last first, every operation that was begun; the failures are returned.
+
+        Only those behind the index ``above``, where it is given.
 
         Of a component that was touched, what says ``undo_always`` is undone as well.
 
-        A step that fails does not keep the others from being undone. A second call undoes all of it
-        again, but for what says ``undo_once`` and is undone.
+        A step that fails does not keep the others from being undone, unless it says
+        ``undo_or_stop``: the failure has ``stopped`` then. With ``accept`` such steps are not
+        undone at all: a person has said that the old code works under the new schema. A second call
+        undoes all of it again, but for what says ``undo_once`` and is undone.
         """
         begun = {record["operation"]: record["facts"] for record in self._journal.all("intent")}
         touched = {procedure[index]["component"] for index in begun}
@@ -123,10 +137,10 @@ class Executor:
                 begun.setdefault(index, {})
         undone = {record["operation"] for record in self._journal.all("undone")}
         failures: List[Dict[str, str]] = []
-        for index in sorted(begun, reverse=True):
+        for index in sorted((index for index in begun if index > above), reverse=True):
             operation = procedure[index]
             once = bool(operation.get("undo_once"))
-            if once and index in undone:
+            if (once and index in undone) or (accept and operation.get("undo_or_stop")):
                 continue
             self._emit({"operation": "undo " + operation["title"], "status": "started"})
             try:
@@ -139,6 +153,9 @@ class Executor:
                 self._journal.append(
                     "undo_failed", operation=index, id=operation["id"], message=str(error)
                 )
+                if operation.get("undo_or_stop"):
+                    failures[-1]["stopped"] = operation["id"]
+                    break
                 continue
             self._journal.append("undone", sync=once, operation=index, id=operation["id"])
         self._journal.flush()
@@ -196,6 +213,10 @@ class Executor:
             self._spawn(action)
         elif kind == "terminate":
             terminate(action, self._system)
+        elif kind == "dump":
+            problem = make_dump(action, self._system)
+            if problem:
+                raise ActionError(problem)
         elif kind == "snapshot":
             self._snapshot(action["component"])
         elif kind == "pm2":

@@ -20,6 +20,7 @@ from deployguard.onhost import (
     lease,
     locks,
     machine,
+    migrations,
     questions,
     restoration,
     settlement,
@@ -395,6 +396,8 @@ class Participant:
             observe=args["observe"],
             observed=args["observed"],
             collectors=self._with_manifests(args["collectors"]),
+            migrations=args.get("migrations", []),
+            crossed=args.get("crossed", ""),
             marks=evidence.mark(args["collectors"], self._system),
             files=[file_entry(file["path"]) for file in staged["files"]],
             links={
@@ -494,24 +497,53 @@ class Participant:
 
     # -- the way back ------------------------------------------------------------------------
 
-    def restore(self) -> Dict[str, Any]:
+    def restore(self, args: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
         """Bring the old version back and prove it. Ends in ``restored`` or ``stuck``.
 
-        Where nothing was touched yet this is :meth:`abort`. May be repeated.
+        Where nothing was touched yet this is :meth:`abort`. Behind a point of no return it is
+        nothing at all, and the answer is ``held``, unless a person has said ``no_return``. With
+        ``stop`` only the new services stop, until it is asked for again. May be repeated.
         """
+        args = args or {}
         journal = self._need()
         if journal.state in machine.UNTOUCHED:
             return self.abort()
         if journal.state in machine.TERMINAL:
             return self.describe()
+        no_return = migrations.ACCEPTED if args.get("no_return") else ""
+        point = migrations.crossed(journal)
+        if point is not None and not no_return:
+            if not migrations.unchanged(point, self._system):
+                return self._wait_for_a_person(journal, point)
+            no_return = migrations.UNCHANGED
+        if args.get("stop"):
+            return dict(restoration.stop(journal, self._executor(journal)), state=self.state)
         result = restoration.restore(
-            self.folder, journal, self._executor(journal), self._system, self._emit
+            self.folder, journal, self._executor(journal), self._system, self._emit, no_return
         )
         return dict(result, state=self.state)
 
+    def _wait_for_a_person(self, journal: Journal, point: Dict[str, Any]) -> Dict[str, Any]:
+        """Stop and hold: the state stays, and neither a lease nor a boot changes it any more."""
+        if migrations.held(journal) is None:
+            point = dict(point, dumps=migrations.dumps_of(journal))
+            journal.append("held", **{name: point[name] for name in migrations.HELD})
+            self._disarm()
+        found = {"state": self.state, "held": migrations.held(journal)}
+        return dict(found, failures=[], differences=[], verified=False, healthy=False, seconds={})
+
+    @property
+    def held(self) -> bool:
+        """Whether a person has to say what becomes of it."""
+        return self._journal is not None and migrations.held(self._journal) is not None
+
     def hold(self) -> Dict[str, Any]:
         """Leave everything as it is for a person: no lease, no undo, nothing cleared away."""
-        self._need().enter(machine.FAIL, "stuck", held=True)
+        journal = self._need()
+        point = migrations.crossed(journal)
+        if point is not None:
+            return self._wait_for_a_person(journal, point)
+        journal.enter(machine.FAIL, "stuck", held=True)
         return {"state": self.state}
 
     def run(self, args: Dict[str, Any]) -> Dict[str, Any]:
@@ -599,7 +631,8 @@ def past(journal: Journal) -> Dict[str, Any]:
     """What the state does not say, and a decision needs.
 
     ``voted``; ``takeovers``, how many there were; ``going_back`` since a restore was begun;
-    ``sent_back`` by whoever took over, though the host had voted.
+    ``held`` behind a point of no return; ``takes_back`` a schema, if it goes back; ``sent_back`` by
+    whoever took over, though the host had voted.
     """
     kinds = [record["kind"] for record in journal.records]
     back = "restoring" in kinds
@@ -607,6 +640,8 @@ def past(journal: Journal) -> Dict[str, Any]:
         "voted": "prepared" in kinds,
         "takeovers": kinds.count("adopted"),
         "going_back": back and journal.state != machine.COMMITTED,
+        "held": migrations.held(journal),
+        "takes_back": migrations.takes_back(journal),
         "sent_back": back
         and "prepared" in kinds
         and "adopted" in kinds[: kinds.index("restoring")],

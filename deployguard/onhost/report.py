@@ -51,6 +51,8 @@ def _transaction(state: State, identifier: str, system: System) -> Dict[str, Any
             "voted": True,
             "takeovers": 1,
             "going_back": False,
+            "held": None,
+            "takes_back": False,
             "sent_back": False,
             "unfinished": True,
             "alive": locks.alive(folder),

@@ -7,9 +7,16 @@ lease and for a process that was started after a reboot.
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, List
 
-from deployguard.onhost import durable, healthcheck, machine, verification, withheld
+from deployguard.onhost import (
+    durable,
+    healthcheck,
+    machine,
+    migrations,
+    verification,
+    withheld,
+)
 from deployguard.onhost.journal import Journal
 from deployguard.onhost.operations import Executor
 from deployguard.onhost.system import System
@@ -21,19 +28,27 @@ def restore(
     executor: Executor,
     system: System,
     emit: Callable[[Dict[str, Any]], None],
+    no_return: str = "",
 ) -> Dict[str, Any]:
     """Restore the old version; the journal ends in ``restored`` or ``stuck``.
 
-    Answers with ``failures`` (undo steps that failed; the others were run all the same),
-    ``differences`` to the old version, ``health``, and ``seconds`` for each part.
+    Answers with ``failures`` (undo steps that failed; the others were run all the same, but for
+    those below a migration), ``differences`` to the old version, ``health``, and ``seconds`` for
+    each part. ``stays`` names the migrations that ran here and were not taken back. ``no_return``
+    says why it goes on behind a point of no return.
     """
     started = system.monotonic()
     durable.release(os.path.join(folder, "reserve"))
     armed, staged = journal.last("armed"), journal.last("staging")
     assert armed is not None and staged is not None
-    journal.append("restoring")
-    failures = executor.undo(armed["procedure"])
+    said: Dict[str, Any] = {"no_return": no_return} if no_return else {}
+    journal.append("restoring", **said)
+    failures = executor.undo(armed["procedure"], migrations.accepted(journal))
     undone = system.monotonic()
+    stays = migrations.stays(journal)
+    if any("stopped" in failure for failure in failures):
+        journal.enter(machine.FAIL, "stuck", failures=failures, differences=[])
+        return _stopped(failures, stays, undone - started)
     differences = verification.differences(folder, armed, staged, system)
     verified = system.monotonic()
     checks: Any = withheld.complete(folder, armed["checks"])
@@ -58,4 +73,35 @@ def restore(
         "healthy": bool(health["healthy"]),
         "health": health,
         "seconds": seconds,
+        "stays": stays,
+    }
+
+
+def stop(journal: Journal, executor: Executor) -> Dict[str, Any]:
+    """The first part of a restore alone: the new services stop, and the new trees stay.
+
+    For a host that must not start its old code yet, because the schema is taken back elsewhere.
+    """
+    armed = journal.last("armed")
+    assert armed is not None
+    swaps = [
+        index
+        for index, operation in enumerate(armed["procedure"])
+        if any(action["act"] == "swap" for action in operation["do"])
+    ]
+    journal.append("restoring")
+    return {"failures": executor.undo(armed["procedure"], above=max(swaps, default=-1))}
+
+
+def _stopped(failures: List[Dict[str, str]], stays: List[str], seconds: float) -> Dict[str, Any]:
+    """The answer where the new schema could not be taken back, and so the new code neither."""
+    took = {"undo": round(seconds, 3), "total": round(seconds, 3)}
+    return {
+        "failures": failures,
+        "differences": [],
+        "verified": False,
+        "healthy": False,
+        "health": None,
+        "seconds": took,
+        "stays": stays,
     }

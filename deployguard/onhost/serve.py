@@ -171,7 +171,7 @@ class Server:
             "check": lambda: mine.check(args, self._let_go),
             "prepare": mine.prepare,
             "commit": mine.commit,
-            "restore": mine.restore,
+            "restore": lambda: mine.restore(args),
             "abort": mine.abort,
             "hold": mine.hold,
             "run": lambda: mine.run(args),

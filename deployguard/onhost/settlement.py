@@ -15,13 +15,14 @@ from deployguard.onhost import durable, locks, machine, withheld
 from deployguard.onhost.deadman import Deadman
 from deployguard.onhost.inspection import file_entry, live_record, load_manifest
 from deployguard.onhost.journal import Journal
+from deployguard.onhost.migrations import prune_dumps
 from deployguard.onhost.places import State, workshop, write_json
 from deployguard.onhost.records import JournalDamaged
 from deployguard.onhost.system import System
 from deployguard.onhost.tree import StatCache
 
 #: What is known of a tree whose turn has passed.
-_OF_A_TREE = ("version", "transaction", "committed_at", "tree", "manifest")
+_OF_A_TREE = ("version", "transaction", "committed_at", "tree", "manifest", "migrations")
 
 #: Ended transactions that a host remembers, with their journals and evidence.
 KEPT_TRANSACTIONS = 20
@@ -186,6 +187,7 @@ def keep(state: State, folder: str, journal: Journal) -> None:
                 begun["transaction"],
                 committed_at,
                 [file for file in staging["files"] if file["component"] == target["name"]],
+                (journal.last("armed") or {}).get("migrations", []),
             )
         _prune_manifests(state, target["path"])
     for file in staging["files"]:
@@ -197,6 +199,7 @@ def keep(state: State, folder: str, journal: Journal) -> None:
             _unlink(placement["beside"])
     _clear(folder)
     _make_sure(folder, staging)
+    prune_dumps(journal)
     for path in begun["paths"]:
         locks.release(state, path, begun["transaction"])
 
@@ -210,6 +213,7 @@ def _record_live(
     transaction: str,
     committed_at: float,
     files: Sequence[Dict[str, Any]],
+    migrations: Sequence[Dict[str, Any]],
 ) -> None:
     directory = state.live(target["path"])
     durable.make_directory(directory, 0o700)
@@ -230,6 +234,7 @@ def _record_live(
                 folder, "before-%s.manifest" % target["name"], directory, transaction + ".before"
             ),
             "files": [_kept_file(file) for file in files],
+            "migrations": was.get("migrations", []),
         }
         previous = [entry, *_older(old, placement["root"])]
     retain = int(target["retain"]) - 1
@@ -242,6 +247,7 @@ def _record_live(
         "committed_at": committed_at,
         "tree": tree,
         "manifest": manifest,
+        "migrations": list(migrations),
         "previous": previous[:retain],
     }
     # First the trees, then the record: after a crash in between, all of it is done again.
@@ -258,7 +264,7 @@ def _older(old: Optional[Dict[str, Any]], root: str) -> List[Dict[str, Any]]:
     """Every other tree on record, newest first."""
     if old is None:
         return []
-    record = {name: old[name] for name in _OF_A_TREE}
+    record = {name: old[name] for name in _OF_A_TREE if name in old}
     return [older for older in [dict(record, files=[]), *old["previous"]] if older["tree"] != root]
 
 

@@ -151,6 +151,7 @@ class System:
         user: Optional[str] = None,
         grace: float = TERM_GRACE,
         clean: bool = False,
+        output: Optional[int] = None,
     ) -> Completed:
         """Run a program to its end, or for ``timeout`` seconds. Never raises for a program that
         cannot be started.
@@ -159,7 +160,8 @@ class System:
         ``grace`` SIGKILL. Daemons that the program leaves behind after a normal end live on, and
         holding its pipes open does not hold us. Each of stdout and stderr is kept up to
         ``max_output`` bytes, the first and the last half. ``env`` is added to our own
-        environment, or with ``clean`` is all of it; ``user`` needs root.
+        environment, or with ``clean`` is all of it; ``user`` needs root. What the program writes to
+        stdout goes to the descriptor ``output``, where one is given, and none of it is kept.
         """
         import subprocess
 
@@ -176,7 +178,7 @@ class System:
                 env=dict(env or {}) if clean else _environment(account, env),
                 cwd=cwd,
                 stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdout=subprocess.PIPE if output is None else output,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
                 preexec_fn=become,  # noqa: PLW1509 - it makes system calls only

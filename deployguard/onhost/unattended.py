@@ -32,6 +32,8 @@ _EVIDENCE_BYTES = 64 * 1024 * 1024
 
 def finish(participant: Participant, system: System) -> bool:
     """End what may be ended. False when another controller took the transaction over."""
+    if participant.held:
+        return True
     if participant.state not in machine.TERMINAL:
         lease.unattended(participant.folder, system)
     if participant.state in machine.UNTOUCHED:

@@ -45,6 +45,7 @@ _EXPECTED_BLOCK = {
     "Pm2Service": "a process name, or a block with `name`",
     "PortCheck": "a port number, or a block with `number`",
     "HttpCheck": "a URL, or a block with `url`",
+    "Dump": "a list of arguments, or a block with `postgresql` or `command`",
     "CommandCheck": "a list of arguments, or a block with `argv`",
     "PostgresCheck": "a DSN, or a block with `dsn`",
     "MysqlCheck": "a DSN, or a block with `dsn`",

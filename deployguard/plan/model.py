@@ -53,7 +53,6 @@ from deployguard.plan.guard import (
 from deployguard.plan.quantity import (
     CHANGED_AT,
     AbsolutePath,
-    Argv,
     ComponentName,
     Duration,
     HostName,
@@ -78,6 +77,7 @@ from deployguard.plan.service import (
     Service,
     SystemdService,
 )
+from deployguard.plan.task import Dump, Task
 
 __all__ = [
     "ApprovalGuard",
@@ -94,6 +94,7 @@ __all__ = [
     "CommandService",
     "Component",
     "DiskGuard",
+    "Dump",
     "Evidence",
     "Facts",
     "GitHubIncident",
@@ -206,23 +207,6 @@ class Component(Block):
         default_factory=dict, description="Files outside the tree, by absolute path."
     )
     checks: tuple[Check, ...] = Field((), description="How it is judged; at least one.")
-
-
-class Task(Block):
-    """An extra step on the host, with its inverse."""
-
-    name: str = Field(description="Name in journals and reports; each once.")
-    run: Argv = Field(description="Program and arguments.")
-    undo: Argv | None = Field(None, description="The inverse; needed unless `undo_less: reason`.")
-    undo_less: str | None = Field(None, description="Why no inverse is needed.")
-    at: Literal["before_stop", "before_start", "after_start"] = Field(
-        "before_start", description="When it runs."
-    )
-    once: bool = Field(False, description="Only on the first host of the transaction.")
-    component: str | None = Field(None, description="Runs in this component's new tree.")
-    hosts: tuple[str, ...] = Field((), description="Hosts or groups it runs on; all when empty.")
-    env: dict[str, str] = Field(default_factory=dict, description="Added environment.")
-    timeout: Duration = Field(300.0, description="How long it may take.")
 
 
 def _host_shorthand(value: object) -> object:

@@ -5,11 +5,11 @@ Stopping goes the other way round: ``reversed(components_on(plan, host))``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from deployguard.plan.model import Component, Host, Plan
+    from deployguard.plan.model import Component, Host, Plan, Task
 
 __all__ = [
     "batches",
@@ -17,6 +17,7 @@ __all__ = [
     "find_cycle",
     "hosts_in_order",
     "hosts_named",
+    "runner_of",
     "start_order",
     "tasks_on",
 ]
@@ -99,8 +100,8 @@ def components_on(plan: Plan, host_name: str) -> list[str]:
 def tasks_on(plan: Plan, host_name: str) -> list[str]:
     """The names of the tasks that apply to one host, in the order of the file.
 
-    A task of a component applies where the component runs. ``once`` is not looked at: only the
-    rollout knows which host is the first.
+    A task of a component applies where the component runs. ``once`` is not looked at; see
+    :func:`runner_of`.
     """
     host = plan.hosts[host_name]
     return [
@@ -112,6 +113,13 @@ def tasks_on(plan: Plan, host_name: str) -> list[str]:
             or _applies(host_name, host, plan.components[task.component].hosts)
         )
     ]
+
+
+def runner_of(plan: Plan, task: Task, able: Collection[str]) -> str | None:
+    """The host on which a task runs that runs only once: the first able one it applies to."""
+    return next(
+        (name for name in plan.hosts if name in able and task.name in tasks_on(plan, name)), None
+    )
 
 
 def hosts_in_order(plan: Plan) -> list[str]:

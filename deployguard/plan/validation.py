@@ -20,6 +20,7 @@ from deployguard.plan.names import Names
 from deployguard.plan.order import find_cycle, hosts_named
 from deployguard.plan.pm2 import pm2_findings
 from deployguard.plan.suggestion import did_you_mean
+from deployguard.plan.task_rules import task_findings
 from deployguard.plan.territory import territory_findings, tree_entry_fault
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
         Component,
         Plan,
         SystemdService,
-        Task,
     )
 
 __all__ = ["plan_findings"]
@@ -64,7 +64,7 @@ def plan_findings(
         for index, check in enumerate(component.checks):
             yield from check_findings(check, component, (*where, "checks", index), environ)
     yield from territory_findings(plan)
-    yield from _tasks(plan, names, targets)
+    yield from task_findings(plan, names, targets)
     incident: Path = ("rescue", "incident")
     yield from _targets(
         (*incident, "severity", "canary"), plan.rescue.incident.severity.canary, targets
@@ -305,68 +305,3 @@ def _systemd(
                 f"scope: user means the manager of the SSH user, and {root} has become: true",
                 "use scope: system, or remove become",
             )
-
-
-def _tasks(plan: Plan, names: Names, targets: Collection[str] | None) -> Iterator[Finding]:
-    seen: dict[str, str] = {}
-    for block, tasks in (("tasks", plan.tasks), ("always", plan.always)):
-        for index, task in enumerate(tasks):
-            where: Path = (block, index)
-            if not task.name.strip():
-                yield Finding((*where, "name"), "must not be empty")
-            elif task.name in seen:
-                yield Finding(
-                    (*where, "name"),
-                    f'"{task.name}" is the name of {seen[task.name]} already',
-                    "names tell tasks apart in journals and reports",
-                )
-            seen.setdefault(task.name, f"{block}[{index}]")
-            yield from _targets((*where, "hosts"), task.hosts, targets)
-            yield from _task_component(plan, names, task, where)
-            yield from _inverse(task, where, undone=block == "tasks")
-
-
-def _task_component(plan: Plan, names: Names, task: Task, where: Path) -> Iterator[Finding]:
-    if task.component is None:
-        return
-    if names.components is not None and task.component not in names.components:
-        hint = did_you_mean(task.component, names.components)
-        yield Finding((*where, "component"), f'there is no component "{task.component}"', hint)
-    elif task.component in plan.components and task.hosts:
-        own = hosts_named(plan.hosts, task.hosts)
-        its = hosts_named(plan.hosts, plan.components[task.component].hosts)
-        if own and its and set(own).isdisjoint(its):
-            yield Finding(
-                (*where, "hosts"),
-                f"{task.component} runs on none of these hosts",
-                "a task of a component runs where the component does",
-                on_key=True,
-            )
-
-
-def _inverse(task: Task, where: Path, *, undone: bool) -> Iterator[Finding]:
-    if not undone:
-        for field in ("undo", "undo_less"):
-            if getattr(task, field) is not None:
-                yield Finding(
-                    (*where, field),
-                    f"a task in always runs whatever the outcome and has no {field}",
-                    "remove it",
-                    on_key=True,
-                )
-    elif task.undo is None and task.undo_less is None:
-        yield Finding(
-            where,
-            f'the task "{task.name}" has no undo, so it could not be taken back',
-            "add undo: [command], or undo_less: and why it needs none",
-            on_key=True,
-        )
-    elif task.undo is not None and task.undo_less is not None:
-        yield Finding(
-            (*where, "undo_less"),
-            "a task has undo or undo_less, not both",
-            "remove one",
-            on_key=True,
-        )
-    elif task.undo_less is not None and not task.undo_less.strip():
-        yield Finding((*where, "undo_less"), "must say why no inverse is needed")

@@ -49,7 +49,7 @@ def exit_code(hosts: Collection[HostOutcome]) -> ExitCode:
 
 
 def _needs_person(host: HostOutcome) -> bool:
-    if host.state in ("stuck", "lost", "armed", "switched", "damaged"):
+    if host.state in ("held", "stuck", "lost", "armed", "switched", "damaged"):
         return True
     return host.state == "restored" and not (host.verified and host.healthy)
 

@@ -87,9 +87,8 @@ class Run:
                 name=name,
                 host=plan.hosts[name],
                 components={c: plan.components[c] for c in components_on(plan, name)},
-                first=position == 0,
             )
-            for position, name in enumerate(hosts_in_order(plan))
+            for name in hosts_in_order(plan)
         ]
 
     def __enter__(self) -> Run:
@@ -184,11 +183,10 @@ def deploy(run: Run, decisions: fleet.Decisions, save: rescue.Save | None) -> Ou
 def _always(run: Run) -> None:
     """The plan's ``always`` tasks: on every host that can be reached, whatever happened."""
     for task in run.plan.always:
-        for member in run.members:
-            if member.session is None or (task.once and not member.first):
-                continue
-            if task.hosts and member.name not in hosts_named(run.plan.hosts, task.hosts):
-                continue
+        able = [member for member in run.members if member.session is not None]
+        named = hosts_named(run.plan.hosts, task.hosts)
+        able = [member for member in able if member.name in named]
+        for member in able[:1] if task.once else able:
             try:
                 result = member.call(
                     "run", {"argv": list(task.run), "env": task.env, "timeout": task.timeout}
@@ -219,6 +217,8 @@ def _judge(run: Run, ending: fleet.Ending) -> Outcome:
     if code == ExitCode.COMMITTED:
         return run.outcome(code, "committed", f"{run.version} is live on {_hosts(total)}, healthy")
     failed = ", ".join(m.name for m in run.members if m.failure is not None)
+    if code == ExitCode.NEEDS_PERSON and any(h.state == "held" for h in hosts):
+        return run.outcome(code, "needs_person", _held(run, failed))
     if code == ExitCode.NEEDS_PERSON:
         stuck = ", ".join(h.host for h in hosts if h.state not in _SETTLED)
         unproven = ", ".join(
@@ -254,6 +254,20 @@ def _judge(run: Run, ending: fleet.Ending) -> Outcome:
             "healthy"
         )
     return run.outcome(code, "rolled_back", text)
+
+
+def _held(run: Run, failed: str) -> str:
+    """What became of a deploy that failed behind a point of no return."""
+    held = [member for member in run.members if member.state == "held"]
+    tasks = dict.fromkeys(str(member.restored["held"]["task"]) for member in held)
+    names = ", ".join(member.name for member in held)
+    lost = [m.name for m in run.members if m.touched and m.state not in ("held", *_SETTLED)]
+    also = f"; NOT restored: {', '.join(lost)}" if lost else ""
+    return (
+        f"{run.version} failed on {failed or names} behind a point of no return: "
+        f"{', '.join(tasks)} cannot be taken back; held as they are, for a person to choose: "
+        f"{names}{also}"
+    )
 
 
 _SETTLED = (

@@ -24,8 +24,7 @@ from deployguard.errors import (
     UsageError,
 )
 from deployguard.guards.base import Verdict
-from deployguard.plan.order import batches
-from deployguard.rollout import decide, guards, rescue, transaction
+from deployguard.rollout import decide, guards, migrations, rescue, transaction
 from deployguard.rollout.member import Context, Member
 from deployguard.rollout.outcome import Override
 
@@ -94,6 +93,7 @@ def _run(
         fleet.each(transaction.begin, fleet.able())
         fleet.each(transaction.inspect, fleet.able())
         _stop_if_too_many(context, members)
+        context.migrations = migrations.migrations_of(context, fleet.able())
         guards.note_unhealthy(context, fleet.able())
         verdicts = guards.judge(context, fleet.able())
         if guards.nothing_to_do(fleet.able()) and len(fleet.able()) == len(members):
@@ -112,7 +112,7 @@ def _run(
     except Interrupted:
         # The hosts have been told already; what they do now they do alone.
         ending.interrupted = True
-        _decide(context, decisions, "abort")
+        _abort(context, decisions)
         return
     except _Failed:
         _give_up(context, fleet, decisions, save)
@@ -178,6 +178,15 @@ def _decide(context: Context, decisions: Decisions, decision: str) -> str:
         standing = decision
     faults.reach("after decide")
     return standing
+
+
+def _abort(context: Context, decisions: Decisions) -> None:
+    """Record an abort, unless hosts may wait for a person, whose choice is to be the first.
+
+    No record means the same, and a host behind a point of no return goes back for neither.
+    """
+    if not any(one.no_return for one in context.migrations):
+        _decide(context, decisions, "abort")
 
 
 class _Undecided(Exception):
@@ -248,12 +257,33 @@ class _Fleet:
             raise Interrupted("interrupted")
 
     def restore(self, members: Iterable[Member], save: rescue.Save | None) -> None:
-        """Bring hosts back, or drop what was staged where nothing was touched."""
-        futures = [
-            self._executor.submit(rescue.restore, self.context, member, save)
-            for member in members
-            if member.begun
-        ]
+        """Bring hosts back, or drop what was staged where nothing was touched.
+
+        Where a schema is taken back, new code stops everywhere before, and old code starts
+        elsewhere after; if it cannot be taken back, it does not start.
+        """
+        begun = [member for member in members if member.begun]
+        back = {one.host for one in self.context.migrations if one.kind == "reversible"}
+        first = [member for member in begun if member.touched and member.name in back]
+        rest = [member for member in begun if member not in first]
+        if first:
+            self._all(rescue.stop, [member for member in rest if member.touched], save)
+            self._all(rescue.restore, first, save)
+        if any(member.state == "stuck" for member in first):
+            for member in rest:
+                if member.touched:
+                    rescue.hold(self.context, member)
+            rest = [member for member in rest if not member.touched]
+        self._all(rescue.restore, rest, save)
+
+    def _all(
+        self,
+        step: Callable[[Context, Member, rescue.Save | None], None],
+        members: Sequence[Member],
+        save: rescue.Save | None,
+    ) -> None:
+        """One step of a rescue for each; it raises nothing."""
+        futures = [self._executor.submit(step, self.context, m, save) for m in members]
         for future in futures:
             future.result()
 
@@ -271,12 +301,17 @@ def _roll(context: Context, fleet: _Fleet) -> None:
     names = [member.name for member in fleet.members]
     by_name = {member.name: member for member in fleet.members}
     done: list[Member] = []
-    for number, batch_names in enumerate(batches(context.plan.serial, names), start=1):
+    context.migrations = migrations.migrations_of(context, fleet.able())
+    context.once = migrations.once_of(context, fleet.able())
+    planned = migrations.batches_of(context.plan, names, context.migrations)
+    for number, batch_names in enumerate(planned, start=1):
         batch = [by_name[name] for name in batch_names]
         context.record(
             "switch", "note", "", f"batch {number}: {', '.join(batch_names)}", batch=number
         )
         fleet.each(_switch_and_check, [m for m in batch if m.failure is None])
+        crossed = migrations.points(context.migrations, batch_names)
+        context.crossed = ", ".join(filter(None, [context.crossed, *crossed]))
         failed = [m.name for m in batch if m.failure is not None]
         if decide.after_batch(batch_names, failed, context.plan.max_fail_percentage) == "abort":
             raise _Failed
@@ -320,7 +355,7 @@ def _give_up(
         else:
             fleet.restore(ready, save)
         return
-    _decide(context, decisions, "abort")
+    _abort(context, decisions)
     if choice == "hold":
         touched = [m for m in begun if m.touched]
         for member in touched:

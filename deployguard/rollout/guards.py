@@ -105,6 +105,7 @@ def _known(context: Context, members: Sequence[Member], foresee: bool) -> Known:
         drift=context.drift,
         fix=context.fix,
         foresee=foresee,
+        rollback=context.rollback,
         overrides=context.overrides,
         read=lambda component, path: context.sources[component].read(path),
         has=lambda component, path: context.sources[component].has(path),

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deployguard import faults
 from deployguard.drivers.base import Operation, Site
@@ -18,6 +18,9 @@ from deployguard.plan.model import Component, Host, Plan
 from deployguard.rollout.outcome import Event, Finding, HostOutcome, Listener
 from deployguard.rollout.targets import Source
 from deployguard.transport.session import Session
+
+if TYPE_CHECKING:
+    from deployguard.rollout.migrations import Migration
 
 __all__ = ["Context", "Member", "Recorder", "live_version"]
 
@@ -50,7 +53,10 @@ class Recorder:
 
 @dataclass
 class Context:
-    """What every step of one transaction shares; nothing in it changes while hosts are at work."""
+    """What every step of one transaction shares; nothing in it changes while hosts are at work.
+
+    But for the epoch, which a takeover raises, and what only the batches before can have shown.
+    """
 
     plan: Plan
     transaction: str
@@ -67,6 +73,11 @@ class Context:
     overrides: Mapping[str, str] = field(default_factory=dict)
     fix: bool = False
     rollback: bool = False
+    #: Set once the hosts that take part are known: where what runs only once runs.
+    migrations: tuple[Migration, ...] = ()
+    once: Mapping[str, str] = field(default_factory=dict)
+    #: The migration without return that has begun on a host of an earlier batch.
+    crossed: str = ""
 
     @property
     def saves_handmade(self) -> bool:
@@ -81,7 +92,6 @@ class Member:
     name: str
     host: Host
     components: dict[str, Component]
-    first: bool = False
     connecting: Future[DeployguardError | None] | None = None
     session: Session | None = None
     state: str = "untouched"
@@ -94,6 +104,8 @@ class Member:
     checks: list[CheckData] = field(default_factory=list, repr=False)
     procedure: list[Operation] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    #: Whether what a restore destroys was collected already.
+    collected: bool = False
     check_results: dict[str, Any] = field(default_factory=dict)
     restored: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -131,6 +143,8 @@ class Member:
             for name, looked in self.looked.get("components", {}).items()
         }
         committed = self.state == "committed"
+        held = self.restored.get("held") or {}
+        new = committed or (self.state == "held" and held.get("live") == "new")
         untouched = self.state in ("untouched", "aborted", "unreachable")
         return HostOutcome(
             host=self.name,
@@ -139,7 +153,7 @@ class Member:
             healthy=committed or untouched or bool(self.restored.get("healthy")),
             versions_before=versions,
             versions_after={
-                name: (self.new_version(name) if committed else version)
+                name: (self.new_version(name) if new else version)
                 for name, version in versions.items()
             },
             error=self.failure.reason if self.failure is not None else "",

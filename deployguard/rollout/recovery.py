@@ -37,11 +37,13 @@ def recover(
     listen: Listener | None,
     *,
     force: bool = False,
+    choice: str = "",
 ) -> Outcome:
     """Finish the unfinished transactions on the plan's hosts, or the one named.
 
     ``force`` takes over from a controller that is still at work. Without it such a transaction is
-    refused, with :attr:`ExitCode.LOCKED`.
+    refused, with :attr:`ExitCode.LOCKED`. ``choice`` is what a person says of hosts behind a point
+    of no return, ``old`` or ``new``; see :meth:`Unfinished.finish`.
     """
     if plan is None:
         raise UsageError(
@@ -67,7 +69,7 @@ def recover(
             if found.attended() and not force:
                 running.append(found.running())
                 continue
-            hosts = found.finish()
+            hosts = found.finish(choice)
             outcomes[identifier] = hosts
             if all(host.state in ENDED for host in hosts) and not found.waits():
                 ended = _outcome(plan, [identifier], {identifier: hosts}, [], [], started, record)
@@ -88,7 +90,9 @@ def settle(session: Session, identifier: str, decisions: Decisions, host: str) -
     report = next(
         (r for r in session.call("status")["unfinished"] if r["transaction"] == identifier), None
     )
-    if report is None or report["attended"] or report["state"] in ("damaged", "stuck"):
+    if report is None or report["attended"] or report["held"]:
+        return ""
+    if report["state"] in ("damaged", "stuck"):
         return ""
     recorded = decisions.decision(identifier)
     if state_of(report) == "prepared" and (
@@ -181,12 +185,20 @@ def _outcome(
         started_at=started,
         ended_at=time.time(),
         hosts=_one_each(everybody),
-        findings=tuple(
-            Finding(host.name, "", "connection", "connection", host.error, evidence=host.hint)
-            for host in lost
+        findings=(
+            *(
+                Finding(host.name, "", "connection", "connection", host.error, evidence=host.hint)
+                for host in lost
+            ),
+            *(_held(host) for host in everybody if host.state == "held"),
         ),
         timeline=tuple(record.events),
     )
+
+
+def _held(host: HostOutcome) -> Finding:
+    why, _, choices = host.error.partition("\n")
+    return Finding(host.host, "", "step", "held", why, evidence=choices)
 
 
 def _one_each(outcomes: list[HostOutcome]) -> tuple[HostOutcome, ...]:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from deployguard.errors import DeployguardError, HostFailure, with_plan
+from deployguard.rollout import held
 from deployguard.rollout.member import Context, Member
 from deployguard.rollout.outcome import Finding
 
-__all__ = ["hold", "restore"]
+__all__ = ["hold", "restore", "stop"]
 
 #: Before the restore every second is an outage: what cannot be had by then is not had.
 CRITICAL_SECONDS = 3.0
@@ -35,7 +36,7 @@ def restore(context: Context, member: Member, save: Save | None) -> None:
         context.record("restore", "started", member.name)
     try:
         _reconnect(context, member)
-        if touched and save is not None:
+        if touched and save is not None and not member.collected:
             _collect(context, member, "critical", CRITICAL_SECONDS)
         member.restored = member.call(
             "restore",
@@ -44,6 +45,8 @@ def restore(context: Context, member: Member, save: Save | None) -> None:
             ),
         )
         member.seconds["restore"] = time.monotonic() - began
+        if member.restored.get("held"):
+            member.state = "held"
         _report(context, member, touched)
         if touched and save is not None:
             _collect(context, member, "rest", context.plan.rescue.evidence.max_seconds)
@@ -70,12 +73,34 @@ def restore(context: Context, member: Member, save: Save | None) -> None:
             )
 
 
+def stop(context: Context, member: Member, save: Save | None) -> None:
+    """Stop the new services, and no more: :func:`restore` does the rest. Raises nothing.
+
+    For hosts that must not start their old code before the schema was taken back on another one.
+    """
+    context.record("restore", "started", member.name)
+    try:
+        _reconnect(context, member)
+        if save is not None:
+            _collect(context, member, "critical", CRITICAL_SECONDS)
+            member.collected = True
+        member.call("restore", {"stop": True})
+        context.record("restore", "note", member.name, "stopped, until the schema is taken back")
+    except HostFailure as error:
+        # The restore that follows meets the same, and tells of it.
+        context.record("restore", "note", member.name, f"not stopped: {error.reason}")
+
+
 def hold(context: Context, member: Member) -> None:
     """Leave the host as it is for a person, deaf to its lease."""
     try:
         _reconnect(context, member)
-        member.call("hold")
-        context.record("restore", "note", member.name, "held as it is")
+        answer = member.call("hold")
+        if answer.get("held"):
+            member.state, member.restored = "held", answer
+            _report_held(context, member)
+        else:
+            context.record("restore", "note", member.name, "held as it is")
     except HostFailure as error:
         member.state = "lost"
         context.record("restore", "failed", member.name, error.reason)
@@ -111,6 +136,12 @@ def _report(context: Context, member: Member, touched: bool) -> None:
             f"restored and verified in {seconds:.2f} s",
             seconds=member.restored.get("seconds", {}),
         )
+        for task in member.restored.get("stays", ()):
+            note = f"{task} was not taken back: the schema stays as it made it"
+            context.record("restore", "note", member.name, note)
+        return
+    if member.state == "held":
+        _report_held(context, member)
         return
     words = [f"{f['title']}: {f['message']}" for f in member.restored.get("failures", [])]
     words += list(member.restored.get("differences", []))[:5]
@@ -118,7 +149,16 @@ def _report(context: Context, member: Member, touched: bool) -> None:
         words.append("the old version is back but not healthy")
     message = "; ".join(words) or f"ended in state {member.state}"
     context.record("restore", "failed", member.name, message)
-    member.findings.append(Finding(member.name, "", "step", "restore", message))
+    mend = with_plan(held.stopped(member.restored.get("failures", [])), context.plan.arguments)
+    member.findings.append(Finding(member.name, "", "step", "restore", message, evidence=mend))
+
+
+def _report_held(context: Context, member: Member) -> None:
+    """Say why the host waits for a person, and what there is to choose from."""
+    why = held.reason(member.restored["held"])
+    context.record("restore", "note", member.name, why)
+    mend = with_plan(held.choices(member.restored["held"]), context.plan.arguments)
+    member.findings.append(Finding(member.name, "", "step", "held", why, evidence=mend))
 
 
 def _collect(context: Context, member: Member, stage: str, seconds: float) -> None:

@@ -18,7 +18,8 @@ from deployguard.evidence import collect
 from deployguard.guards import registry as guards
 from deployguard.health import checks, findings
 from deployguard.onhost.probes import CheckData
-from deployguard.plan.model import Component, Plan, Task
+from deployguard.plan.model import Component, Plan
+from deployguard.rollout import migrations
 from deployguard.rollout.member import Context, Member
 from deployguard.rollout.outcome import Finding
 from deployguard.rollout.targets import site_of, target_of
@@ -230,14 +231,16 @@ def _send(context: Context, member: Member, name: str, missing: Sequence[str]) -
 def _arm(context: Context, member: Member) -> None:
     """Make the undo durable on the host, with everything a restore without us would need."""
     looked = member.looked["components"]
+    hello = member.wire().hello
     member.procedure = procedure.build(
         member.components,
         member.order,
         member.sites,
         {name: looked[name]["observed"] for name in member.order},
-        _tasks(context, member),
+        migrations.tasks_of(context, member),
+        down={one.task for one in context.migrations if one.direction == "down"},
+        dumps=f"{hello['state']}/dumps/{context.transaction}",
     )
-    hello = member.wire().hello
     member.call(
         "arm",
         {
@@ -252,24 +255,13 @@ def _arm(context: Context, member: Member) -> None:
                 for name, component in member.components.items()
             },
             "observed": {name: looked[name]["observed"] for name in member.order},
+            "migrations": [
+                {"task": one.task, "kind": one.kind, "direction": one.direction}
+                for one in context.migrations
+            ],
+            "crossed": context.crossed,
         },
     )
-
-
-def _tasks(context: Context, member: Member) -> list[Task]:
-    """The plan's tasks that run on this host."""
-    chosen = []
-    for task in context.plan.tasks:
-        if task.once and not member.first:
-            continue
-        if task.hosts and not _named(task.hosts, member):
-            continue
-        chosen.append(task)
-    return chosen
-
-
-def _named(names: Iterable[str], member: Member) -> bool:
-    return any(name in (member.name, "all") or name in member.host.groups for name in names)
 
 
 def switch(context: Context, member: Member) -> None:

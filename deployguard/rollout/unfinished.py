@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from deployguard.errors import DeployguardError
+from deployguard.errors import DeployguardError, UsageError
 from deployguard.plan.model import Plan
 from deployguard.plan.order import hosts_in_order
 from deployguard.rollout import decide
 from deployguard.rollout.decide import Decision
+from deployguard.rollout.held import choices, reason, stopped
 from deployguard.rollout.member import Recorder
 from deployguard.rollout.outcome import HostOutcome
 from deployguard.rollout.owner import owner_name
@@ -105,8 +108,26 @@ class Unfinished:
         since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(float(report["since"] or 0)))
         return f"{self._identifier} is being run by {report['owner']} since {since}"
 
-    def finish(self) -> list[HostOutcome]:
-        """Take over, decide, carry out."""
+    def held(self) -> list[str]:
+        """Hosts that wait for a person behind a point of no return."""
+        return [name for name, report in self._reports.items() if report.get("held")]
+
+    def finish(self, choice: str = "") -> list[HostOutcome]:
+        """Take over, decide, carry out.
+
+        ``choice`` is what a person has said of hosts behind a point of no return: ``new`` keeps the
+        new version, ``old`` puts the old one back. Without it such hosts are left as they are.
+        """
+        if choice == "new":
+            return self._keep_new()
+        waiting = [] if choice else self.held()
+        outcomes = {name: self._left(name, self._reports[name]["held"]) for name in waiting}
+        for name in waiting:
+            del self._hosts[name], self._states[name]
+        found = self._finish(choice) if self._hosts or self._ended else []
+        return [*outcomes.values(), *found]
+
+    def _finish(self, choice: str) -> list[HostOutcome]:
         recorded = self._decisions.decision(self._identifier)
         if self._decide(recorded) == "in_doubt":
             # Who has voted keeps its epoch: the earlier run, or one that finds its journal, may
@@ -128,9 +149,16 @@ class Unfinished:
         outcomes = dict(failed)
         with ThreadPoolExecutor(min(THREADS, max(len(self._hosts), 1))) as threads:
             able = [name for name in self._hosts if name not in failed]
-            outcomes.update(
-                zip(able, threads.map(lambda n: self._settle(n, decision), able), strict=True)
-            )
+            settle = functools.partial(self._settle, decision=decision, choice=choice)
+            # In the order of a rescue: no old code starts before the schema was taken back.
+            first = [n for n in able if decision == "abort" and self._reports[n].get("takes_back")]
+            rest = [n for n in able if n not in first]
+            if first and not choice:
+                list(threads.map(self._stop, rest))
+            outcomes.update(zip(first, threads.map(settle, first), strict=True))
+            if any(outcomes[name].state == "stuck" for name in first):
+                rest = self._leave_stopped(rest, outcomes)
+            outcomes.update(zip(rest, threads.map(settle, rest), strict=True))
         if self._journalled:
             ended = [n for n, o in outcomes.items() if o.state in ENDED]
             self._decisions.settled(self._identifier, ended)
@@ -215,7 +243,82 @@ class Unfinished:
             )
         return failed
 
-    def _settle(self, name: str, decision: Decision) -> HostOutcome:
+    def _keep_new(self) -> list[HostOutcome]:
+        """A person has said that the new version stays: it is what the hosts commit.
+
+        Raises :class:`UsageError` where that is not possible, with nothing done.
+        """
+        if self._unreachable:
+            raise UsageError(
+                f"not reached: {', '.join(self._unreachable)}; all hosts of {self._identifier} "
+                "have to be there to keep the new version",
+                hint="bring them back, or choose --held old",
+            )
+        whole = [n for n, r in self._reports.items() if r["state"] in ("switched", "prepared")]
+        partial = [
+            name
+            for name, report in self._reports.items()
+            if name not in whole and report["state"] not in ("begun", "staged")
+        ]
+        if partial:
+            raise UsageError(
+                f"the new version is not whole on {', '.join(partial)}, and cannot be kept",
+                hint="choose --held old, or bring the schema back first",
+            )
+        epoch = max([0, *(int(r.get("epoch") or 0) for r in self._reports.values())]) + 1
+        outcomes = self._take_over(list(self._hosts), epoch)
+        able = [name for name in self._hosts if name not in outcomes]
+        for name in able:
+            if self._states[name] == "switched":
+                self._vote(name)
+        if self._journalled:
+            self._decisions.decide(self._identifier, "commit")
+        self._record("report", "note", "", f"{self._identifier}: the new version is kept")
+        with ThreadPoolExecutor(min(THREADS, max(len(able), 1))) as threads:
+            settle = functools.partial(self._settle, decision="commit", choice="")
+            outcomes.update(zip(able, threads.map(settle, able), strict=True))
+        if self._journalled:
+            ended = [name for name, outcome in outcomes.items() if outcome.state in ENDED]
+            self._decisions.settled(self._identifier, ended)
+        return list(outcomes.values())
+
+    def _stop(self, name: str) -> None:
+        """The new services of a touched host, and no more."""
+        session = self._hosts[name].session
+        assert session is not None
+        if self._states[name] in ("armed", "switched", "prepared", "going_back", "stuck"):
+            with contextlib.suppress(DeployguardError):  # to settle it meets the same, and tells
+                session.call("restore", {"stop": True})
+
+    def _leave_stopped(self, names: list[str], outcomes: dict[str, HostOutcome]) -> list[str]:
+        """Hosts that cannot go back while the new schema is there; those that can are answered."""
+        going = []
+        for name in names:
+            session = self._hosts[name].session
+            assert session is not None
+            if self._states[name] in ("begun", "staged"):
+                going.append(name)
+                continue
+            try:
+                state = str(session.call("hold")["state"])
+                words = "stopped: the schema was not taken back on another host"
+            except DeployguardError as error:
+                state, words = "lost", error.message
+            self._record("restore", "failed", name, words)
+            outcomes[name] = HostOutcome(name, state, error=words)
+        return going
+
+    def _vote(self, name: str) -> None:
+        session = self._hosts[name].session
+        assert session is not None
+        self._states[name] = str(session.call("prepare")["state"])
+
+    def _left(self, name: str, held: Mapping[str, Any]) -> HostOutcome:
+        """A host that waits for a person, who is told once more."""
+        self._record("restore", "note", name, reason(held))
+        return HostOutcome(name, "held", error=f"{reason(held)}\n{choices(held)}")
+
+    def _settle(self, name: str, decision: Decision, choice: str) -> HostOutcome:
         """Carry the decision out on one host."""
         host, state, record = self._hosts[name], self._states[name], self._record
         assert host.session is not None
@@ -228,7 +331,9 @@ class Unfinished:
                 host.session.call("commit")
                 record("commit", "done", name, "committed")
                 return HostOutcome(name, "committed", verified=True, healthy=True)
-            result = host.session.call("restore")
+            result = host.session.call("restore", {"no_return": True} if choice else None)
+            if result.get("held"):
+                return self._left(name, result["held"])
             if result["state"] == "restored":
                 host.session.call("finish")
                 result.setdefault("verified", True)
@@ -240,6 +345,8 @@ class Unfinished:
         words = [f"{f['title']}: {f['message']}" for f in result.get("failures", [])]
         words += list(result.get("differences", []))[:5]
         message = "; ".join(words)
+        mend = stopped(result.get("failures", []))
+        message += f"\n{mend}" if mend else ""
         record("restore", "done" if ok else "failed", name, message or result["state"])
         return HostOutcome(
             name,
