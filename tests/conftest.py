@@ -23,7 +23,9 @@ settings.load_profile(
 )
 
 if sys.version_info >= (3, 10):
-    # The re-export is what makes the fixture known to every test below this directory.
+    # The re-export is what makes a fixture known to every test below this directory.
+    from tests.fleet.engines import engine_fleet as engine_fleet
+    from tests.fleet.engines import engines as engines
     from tests.fleet.fixtures import fleet as fleet
 
 
@@ -34,6 +36,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     They come last: the process moves into the hosts' network for them, and does not come back.
     """
     for item in items:
-        if "fleet" in getattr(item, "fixturenames", ()):
+        if {"fleet", "engines"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("fleet")
     items.sort(key=lambda item: item.get_closest_marker("fleet") is not None)

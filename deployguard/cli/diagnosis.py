@@ -22,6 +22,7 @@ from deployguard.errors import HostFailure
 
 if TYPE_CHECKING:
     from deployguard.plan.model import Host, Plan
+    from deployguard.transport.session import Session
 
 __all__ = ["Answer", "host", "local"]
 
@@ -189,6 +190,7 @@ def host(name: str, host: Host, plan: Plan) -> Iterator[Answer]:
         yield Answer(name, "python", "ok", str(hello.get("python")))
         yield from _rights(name, host, hello)
         yield from _services(name, plan, hello)
+        yield from _stacks(name, plan, session)
         yield _room(name, hello)
         skew = abs(float(hello.get("now", time.time())) - time.time())
         if skew > CLOCK_SKEW + took:
@@ -226,6 +228,31 @@ def _services(name: str, plan: Plan, hello: dict[str, Any]) -> Iterator[Answer]:
         message = "does not run: after a reboot in mid-deploy, `recover` is needed"
         mend = f"nothing, or `deployguard recover {plan.arguments}` in a job at the host's start"
         yield Answer(name, "systemd", "warning", message, mend)
+
+
+def _stacks(name: str, plan: Plan, session: Session) -> Iterator[Answer]:
+    """Whether the tool and the engine of each compose stack answer."""
+    from deployguard.drivers.registry import driver_of
+    from deployguard.health.checks import compile_checks
+    from deployguard.plan.order import components_on
+    from deployguard.rollout.targets import site_early
+
+    for component in components_on(plan, name):
+        part = plan.components[component]
+        if part.service is None or part.service.kind != "compose":
+            continue
+        site = site_early(component, part, session.hello)
+        manager = driver_of(part).process_probe(part, site)
+        asked = part.model_copy(update={"checks": ()})
+        checks = compile_checks(component, asked, plan.version, manager)
+        looked = session.call("look", {"transaction": "doctor", "components": [], "checks": checks})
+        found = looked["baseline"]["checks"][0]
+        # What is down now is no hindrance to a deploy; a tool or an engine that is missing is.
+        if found["state"] == "unknown":
+            mend = "install the tool there, start the daemon, or name another `tool`"
+            yield Answer(name, f"compose ({component})", "failed", found["message"], mend)
+        else:
+            yield Answer(name, f"compose ({component})", "ok", found["message"])
 
 
 def _room(name: str, hello: dict[str, Any]) -> Answer:

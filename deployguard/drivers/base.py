@@ -69,14 +69,16 @@ class Site:
 class Steps:
     """What a driver wants done, by place in the procedure.
 
-    ``stop`` runs before anything is swapped, ``refresh_before`` and ``refresh_after`` around the
-    swaps (the first for its undo, the second for its do), ``start`` at the end.
+    ``prepare`` runs while everything still serves, with the new tree beside the live one; ``stop``
+    runs before anything is swapped, ``refresh_before`` and ``refresh_after`` around the swaps (the
+    first for its undo, the second for its do), ``start`` at the end.
     """
 
     stop: Sequence[Operation] = ()
     refresh_before: Sequence[Operation] = ()
     refresh_after: Sequence[Operation] = ()
     start: Sequence[Operation] = ()
+    prepare: Sequence[Operation] = ()
 
 
 class Driver(Protocol):
@@ -85,7 +87,7 @@ class Driver(Protocol):
     name: str
 
     def observe(self, component: Component, site: Site) -> list[dict[str, Any]]:
-        """Questions to the host: ``{"field", "kind": "properties" | "status" | "process", …}``."""
+        """Questions to the host: ``{"field", "kind", …}``; ``docs/drivers.md`` has the kinds."""
 
     def files(self, component: Component) -> dict[str, ManagedFile]:
         """Files the service block brings along, by absolute path."""
@@ -108,7 +110,8 @@ def operation(
 ) -> Operation:
     """An operation as the host program runs it; ids are unique within a procedure.
 
-    :mod:`deployguard.onhost.operations` has the table of the actions.
+    :mod:`deployguard.onhost.operations` has the table of the actions, and of what else an operation
+    may say (``undo_once``, ``undo_always``, ``settle``).
     """
     return {
         "id": f"{component}:{name}",

@@ -47,6 +47,8 @@ def build(
         for name in order
     }
     procedure: list[Operation] = []
+    for name in order:
+        procedure += steps[name].prepare
     procedure += task_steps(tasks, "before_stop", sites, down, dumps)
     for name in reversed(order):
         procedure += steps[name].stop

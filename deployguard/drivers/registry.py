@@ -7,6 +7,7 @@ from typing import Any
 
 from deployguard.drivers.base import Driver, Observation, Site, Steps
 from deployguard.drivers.command import CommandDriver
+from deployguard.drivers.compose import ComposeDriver
 from deployguard.drivers.pm2 import Pm2Driver
 from deployguard.drivers.process import ProcessDriver
 from deployguard.drivers.systemd import SystemdDriver
@@ -41,7 +42,14 @@ class NoService:
 
 DRIVERS: Mapping[str, Driver] = {
     driver.name: driver
-    for driver in (SystemdDriver(), ProcessDriver(), CommandDriver(), Pm2Driver(), NoService())
+    for driver in (
+        SystemdDriver(),
+        ProcessDriver(),
+        CommandDriver(),
+        Pm2Driver(),
+        ComposeDriver(),
+        NoService(),
+    )
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from deployguard.health.dependencies import add_dependency
@@ -11,6 +11,7 @@ from deployguard.plan.check import (
     Check,
     CheckOptions,
     CommandCheck,
+    ContainerCheck,
     HttpCheck,
     PortCheck,
     ProcessCheck,
@@ -30,14 +31,16 @@ def compile_checks(
     (``Driver.process_probe``) and is empty where there is none.
 
     A component with a service and no ``process`` check gets one, as long as its longest soak:
-    nothing else sees a service that dies and is started again between two looks.
+    nothing else sees a service that dies and is started again between two looks, but a
+    ``container`` check, of which one is made for each service it names.
 
     Passwords and tokens are taken from the environment. Raises
     :class:`~deployguard.errors.UsageError` where one is not there.
     """
     # The modules of a release are looked for before it runs; see `compile_imports`.
-    checks = [check for check in component.checks if check.kind != "imports"]
-    if manager and not any(check.kind == "process" for check in checks):
+    made = [check for check in component.checks if check.kind != "imports"]
+    checks = [one for check in made for one in _each(check)]
+    if manager and not any(check.kind in ("process", "container") for check in checks):
         soak = max((_soak(check.spec) for check in checks), default=0.0)
         checks.insert(0, Check.model_validate({"process": {"min_healthy_time": soak}}))
     compiled = []
@@ -70,6 +73,19 @@ def compile_imports(name: str, component: Component) -> list[dict[str, Any]]:
                 )
                 compiled.append(data)
     return compiled
+
+
+def _each(check: Check) -> Iterator[Check]:
+    """A check of several services is several checks: each has a baseline of its own."""
+    spec = check.spec
+    if not isinstance(spec, ContainerCheck):
+        yield check
+        return
+    for service in spec.services:
+        alone = len(spec.services) == 1 and spec.name
+        name = spec.name if alone else f"{spec.name or 'container'}-{service}"
+        only = spec.model_copy(update={"services": (service,), "name": name})
+        yield check.model_copy(update={"container": only})
 
 
 def _common(component: str, check: Check, taken: set[str]) -> CheckData:
@@ -107,9 +123,11 @@ def _add_parameters(
     version: str,
     manager: Mapping[str, Any],
 ) -> None:
-    if isinstance(spec, ProcessCheck):
+    if isinstance(spec, (ProcessCheck, ContainerCheck)):
         data["manager"] = {"driver": "none"}
         data["manager"].update(manager)  # type: ignore[typeddict-item]  # the driver's own data
+        if isinstance(spec, ContainerCheck):
+            data["service"] = spec.services[0]
     elif isinstance(spec, (PortCheck, TcpCheck)):
         data["address"] = spec.address
         data["number"] = spec.number
@@ -130,6 +148,8 @@ def _add_http(data: CheckData, spec: HttpCheck, version: str) -> None:
         expected[spec.version] = version
         if spec.version not in versioned:
             versioned.append(spec.version)
+    if spec.service is not None:
+        data["service"] = spec.service
     data["url"] = spec.url
     data["status"] = [spec.status] if isinstance(spec.status, int) else list(spec.status)
     if spec.body is not None:

@@ -1,8 +1,9 @@
 """Layers that disagree, in words: the quickest way to a cause.
 
 A process that is active behind a closed port hangs in its start; an open port that answers 503 has
-lost a dependency; an endpoint that answers while the process is gone is somebody else's. Each of
-these is a finding of its own, beside the check that failed. Pure.
+lost a dependency; an endpoint that answers while the process is gone is somebody else's; a
+container that calls itself unhealthy while its endpoint is well asks itself the wrong thing.
+Each of these is a finding of its own, beside the check that failed. Pure.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def _of_component(entries: Sequence[Entry], version: str | None) -> Iterator[_Wo
     yield from _http_against_below(processes, ports, https)
     yield from _http_against_dependency(https, others)
     yield from _http_against_witness(https, layers)
+    yield from _container_against_http(layers.get("container", []), https)
     for http in https:
         yield from _versions(http, version)
 
@@ -137,6 +139,31 @@ def _http_against_witness(
                 if _is(witness, "unhealthy") and not beside:
                     message = f"HTTP answers {http['observed'].get('status')}, but "
                     yield f"http/{layer}", message + witness["message"], _quote(http, witness)
+
+
+def _container_against_http(
+    containers: Sequence[Entry], https: Sequence[Entry]
+) -> Iterator[_Words]:
+    for container in containers:
+        service = str(container.get("service", ""))
+        for http in https:
+            # The only one of a component needs no name.
+            if http.get("service") != service and (http.get("service") or len(containers) > 1):
+                continue
+            observed, evidence = container["observed"], _quote(container, http)
+            if _is(container, "unhealthy") and "test" in observed and _is(http, "healthy"):
+                message = (
+                    f"the container of {service} says {observed['health']}, the endpoint answers "
+                    "healthy: its health check in the compose file asks for something else"
+                )
+                test = f"\nhealth check: {observed['test']}\nit said: {observed['said']}"
+                yield "container/http", message, evidence + test
+            if _is(container, "healthy") and "test" in observed and _is(http, "unhealthy"):
+                status = http["observed"].get("status")
+                answer = f"answers {status}" if status else "gives no answer"
+                message = f"the container of {service} says healthy, and the endpoint {answer}"
+                test = f"\nhealth check: {observed['test']}"
+                yield "container/http", message, evidence + test
 
 
 def _versions(http: Entry, version: str | None) -> Iterator[_Words]:

@@ -56,6 +56,9 @@ class CollectorData(_CollectorBase, total=False):
         The tree at ``path``: its listing, how it differs from the manifest in the file
         ``manifest`` (``staged`` is that of what was deployed), less the globs in ``ignore``, and
         the files that were added or changed.
+    ``containers``
+        The logs of a compose stack's containers from the mark on, and their states; ``manager`` as
+        in a ``process`` check.
     ``facts``
         Load, memory, disks at ``paths``, sockets, processes.
     ``pm2``, ``pm2_log``
@@ -98,6 +101,8 @@ def mark(collectors: Sequence[CollectorData], system: System) -> Dict[str, Dict[
             if scope not in cursors:
                 cursors[scope] = journal_cursor(system, scope, collector.get("env"))
             marks[collector["id"]] = {"cursor": cursors[scope], "since": system.now()}
+        elif collector["kind"] == "containers":
+            marks[collector["id"]] = {"since": system.now()}
         elif collector["kind"] == "tail":
             marks[collector["id"]] = end_of_file(collector["path"])
         elif collector["kind"] == "pm2_log":
@@ -308,6 +313,16 @@ def _tree(
     return Kept(written, truncated)
 
 
+def _containers(
+    collector: CollectorData, directory: str, system: System, share: Share, at: Dict[str, Any]
+) -> Kept:
+    from deployguard.onhost import containerlogs
+
+    since = at.get("since", 0.0)
+    text, truncated, error = containerlogs.gather(dict(collector), share, since, system)
+    return Kept(write_file(directory, collector["to"], text), truncated, error)
+
+
 def _facts(
     collector: CollectorData, directory: str, system: System, share: Share, _: Dict[str, Any]
 ) -> Kept:
@@ -343,6 +358,7 @@ _KINDS: Dict[str, _Work] = {
     "tail": _file,
     "file": _file,
     "tree": _tree,
+    "containers": _containers,
     "facts": _facts,
     "pm2": _pm2,
     "pm2_log": _pm2,

@@ -64,10 +64,11 @@ def watch(
     healthy and ``stopped``.
 
     An item of ``checks``: ``id``, ``component``, ``layer`` (the kind), ``name``, ``critical``,
-    ``required`` (its failure makes the whole unhealthy), ``settled`` (or the watch ended before it
-    was), ``state``, ``message``, ``said`` (by the last look alone), ``observed`` and ``final`` of
-    the last look, ``samples``, ``restarts``, ``first_healthy_at`` (UTC seconds) and
-    ``first_healthy_after`` (seconds from the start), both ``None`` if it never was.
+    ``service`` where it is about one of a stack, ``required`` (its failure makes the whole
+    unhealthy), ``settled`` (or the watch ended before it was), ``state``, ``message``, ``said`` (by
+    the last look alone), ``observed`` and ``final`` of the last look, ``samples``, ``restarts``,
+    ``first_healthy_at`` (UTC seconds) and ``first_healthy_after`` (seconds from the start), both
+    ``None`` if it never was.
     """
     started = system.monotonic()
     before = {entry["id"]: entry for entry in (baseline or {}).get("checks", [])}
@@ -100,9 +101,13 @@ def as_judged(check: CheckData, mode: str, before: Optional[Dict[str, Any]]) -> 
         if mode == "restore" and check["kind"] == "prometheus":
             judged["min_healthy_time"] = 0.0
         return judged
-    if mode == "deploy" or check["kind"] != "http":
-        return check
     judged = check.copy()
+    if mode == "restore" and check["kind"] == "process" and down_before(before):
+        manager = check["manager"].copy()
+        manager["excused"] = down_before(before)
+        judged["manager"] = manager
+    if mode == "deploy" or check["kind"] != "http":
+        return judged
     if check.get("body_versioned"):
         judged.pop("body", None)
     expected = dict(check.get("json", {}))
@@ -113,6 +118,11 @@ def as_judged(check: CheckData, mode: str, before: Optional[Dict[str, Any]]) -> 
             expected[name] = seen[name]
     judged["json"] = expected
     return judged
+
+
+def down_before(before: Optional[Dict[str, Any]]) -> List[str]:
+    """The parts of a stack that were down in the baseline; the others have to come up again."""
+    return list(((before or {}).get("observed") or {}).get("down", ()))
 
 
 def _ignore(_: Dict[str, Any]) -> None:
@@ -127,7 +137,8 @@ class _Watched:
     ) -> None:
         self.check = as_judged(check, mode, before)
         self.timeout = max(check["timeout"], _MIN_TIMEOUT)
-        excused = mode == "restore" and before is not None and before["state"] != HEALTHY
+        sick = before is not None and before["state"] != HEALTHY
+        excused = mode == "restore" and sick and not down_before(before)
         self.required = check["critical"] and not excused
         self.one_look = mode == "once" or (mode == "restore" and not self.required)
         observed = None if before is None else before.get("observed")
@@ -194,7 +205,9 @@ class _Watched:
         if self.verdict is not None:
             state, message = self.verdict.state, self.verdict.message
         first = self.state.first_healthy
+        named = {"service": self.check["service"]} if "service" in self.check else {}
         return {
+            **named,
             "id": self.check["id"],
             "component": self.check["component"],
             "layer": self.check["kind"],

@@ -369,6 +369,11 @@ def observe(system: System, questions: Sequence[Dict[str, Any]]) -> Dict[str, An
 
             answers[question["field"]] = pm2.observe(question["service"], system)
             continue
+        if question["kind"] == "compose":
+            from deployguard.onhost import compose
+
+            answers[question["field"]] = compose.observe(question, system)
+            continue
         result = system.run(
             question["argv"], env=question.get("env"), timeout=question.get("timeout", 30.0)
         )

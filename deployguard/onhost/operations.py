@@ -39,6 +39,8 @@ Actions:
     is an argv that reads it there.
 ``pm2``
     ``verb`` and ``service``: see :mod:`deployguard.onhost.pm2actions`.
+``containers``
+    What no single command of an engine does; see :mod:`deployguard.onhost.compose`.
 """
 
 from __future__ import annotations
@@ -161,6 +163,17 @@ class Executor:
         self._journal.flush()
         return failures
 
+    def settle(self, procedure: Sequence[Operation]) -> None:
+        """Clear away what only an undo would have needed; what fails is noted and left."""
+        for operation in procedure:
+            for action in operation.get("settle", ()):
+                try:
+                    self._perform(action, {})
+                except (ActionError, OSError) as error:
+                    self._journal.append(
+                        "settle_failed", sync=False, id=operation["id"], message=str(error)
+                    )
+
     def _facts(self, operation: Operation) -> Facts:
         """What the undo must know of the world before the operation."""
         facts: Facts = {}
@@ -221,6 +234,8 @@ class Executor:
             self._snapshot(action["component"])
         elif kind == "pm2":
             self._pm2(action, facts)
+        elif kind == "containers":
+            self._containers(action)
         else:
             raise ActionError("unknown action %r" % kind)
 
@@ -259,6 +274,14 @@ class Executor:
             cwd=action.get("cwd"),
             timeout=action.get("timeout", 60.0),
         )
+
+    def _containers(self, action: Action) -> None:
+        from deployguard.onhost import compose, containers
+
+        try:
+            compose.perform(action, self._system)
+        except containers.EngineFailed as error:
+            raise ActionError(str(error)) from error
 
     def _spawn(self, action: Action) -> None:
         if running(action["pid_file"], self._system) is not None:

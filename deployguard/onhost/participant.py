@@ -568,7 +568,7 @@ class Participant:
         """After the end: clear up, give up the locks, let the dead-man go. May be repeated."""
         journal = self._need()
         if journal.state in (machine.RESTORED, machine.COMMITTED):
-            settlement.settle(self._state, self.folder, journal)
+            settlement.settle(self._state, self.folder, journal, self._system)
             self._disarm()
             settlement.forget(self._state, self._system)
         return {"state": self.state}

@@ -41,6 +41,10 @@ def ask(manager: ProcessManager, timeout: float, system: System) -> Finding:
         from deployguard.onhost import pm2
 
         return pm2.sample(dict(manager), timeout, system)
+    if driver == "compose":
+        from deployguard.onhost import probe_container
+
+        return probe_container.stack(manager, timeout, system)
     return finding(UNKNOWN, "no way to ask the driver %r" % driver)
 
 

@@ -27,7 +27,9 @@ class ProcessManager(TypedDict, total=False):
     ``systemd``: ``unit``, ``scope`` (``system`` or ``user``) and ``env``. ``process``:
     ``pid_file``, a JSON file with ``pid`` and ``start_time``. ``command``: ``argv`` and ``env``,
     status 0 means running. ``pm2``: ``names``, ``home``, ``user``, and ``reloaded`` where a deploy
-    reloads them.
+    reloads them. ``compose``: ``tool``, ``project``, ``env``; ``record``, the file with the names
+    of the services; ``one_shot``, those that run to their end; in a restore ``excused``, those that
+    were down before the deploy.
     """
 
     driver: str
@@ -40,6 +42,11 @@ class ProcessManager(TypedDict, total=False):
     home: str
     user: str
     reloaded: bool
+    tool: str
+    project: str
+    record: str
+    one_shot: List[str]
+    excused: List[str]
 
 
 class _CheckBase(TypedDict):
@@ -59,7 +66,7 @@ class CheckData(_CheckBase, total=False):
 
     ``id`` is unique on the host, such as ``backend/http``; ``kind`` says which probe makes it.
     ``timeout`` bounds one sample; the others are explained in :mod:`deployguard.onhost.verdict`.
-    Then, by kind:
+    ``service`` is that of a compose stack which the check is about. Then, by kind:
 
     ``process``
         ``manager``: :class:`ProcessManager`.
@@ -72,6 +79,8 @@ class CheckData(_CheckBase, total=False):
         expect is right for the new version only, see :mod:`deployguard.onhost.healthcheck`.
     ``command``
         ``argv``, ``env`` and ``directory``.
+    ``container``
+        ``manager`` and ``service``.
     ``postgres``, ``mysql``, ``redis``
         ``address`` and ``number``, or ``socket``; ``user``, ``database``; ``tls``, one of
         ``wire.TLS_MODES``, and ``ca_file``; ``query`` (of Redis ``argv``) and ``expect``, the text
@@ -93,6 +102,7 @@ class CheckData(_CheckBase, total=False):
     """
 
     manager: ProcessManager
+    service: str
     address: str
     number: int
     url: str
@@ -302,6 +312,13 @@ def probe_logs(check: CheckData, system: System) -> Finding:
     return errors.look(check, system)
 
 
+def probe_container(check: CheckData, system: System) -> Finding:
+    """Ask the engine for the containers of one service."""
+    from deployguard.onhost import probe_container as containers
+
+    return containers.service(check, system)
+
+
 _PROBES: Dict[str, Callable[[CheckData, System], Finding]] = {
     "process": probe_process,
     "port": probe_port,
@@ -314,4 +331,5 @@ _PROBES: Dict[str, Callable[[CheckData, System], Finding]] = {
     "prometheus": probe_prometheus,
     "tls": probe_tls,
     "logs": probe_logs,
+    "container": probe_container,
 }

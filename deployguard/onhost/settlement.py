@@ -16,6 +16,7 @@ from deployguard.onhost.deadman import Deadman
 from deployguard.onhost.inspection import file_entry, live_record, load_manifest
 from deployguard.onhost.journal import Journal
 from deployguard.onhost.migrations import prune_dumps
+from deployguard.onhost.operations import Executor
 from deployguard.onhost.places import State, workshop, write_json
 from deployguard.onhost.records import JournalDamaged
 from deployguard.onhost.system import System
@@ -50,11 +51,14 @@ def missing_directories(paths: Sequence[str]) -> List[str]:
     return found
 
 
-def settle(state: State, folder: str, journal: Journal) -> None:
+def settle(state: State, folder: str, journal: Journal, system: System) -> None:
     """Clear up after a transaction that has ended; nothing happens where that was done."""
     if journal.last("settled") is not None:
         return
     if journal.state == machine.COMMITTED:
+        armed = journal.last("armed")
+        if armed is not None:
+            Executor(journal, system, _ignore, _ignore).settle(armed["procedure"])
         keep(state, folder, journal)
     elif journal.state == machine.RESTORED:
         drop(state, folder, journal)
@@ -86,7 +90,7 @@ def bury(state: State, identifier: str, system: System) -> bool:
         if journal.state in machine.UNTOUCHED:
             drop(state, folder, journal)
             journal.enter(machine.ABORT, "aborted", reason="its process died")
-        settle(state, folder, journal)
+        settle(state, folder, journal, system)
         if journal.state not in machine.TERMINAL:
             return False
         Deadman(state, folder, system).disarm()
@@ -363,6 +367,10 @@ def _nearest(path: str) -> str:
     while not os.path.isdir(path):
         path = os.path.dirname(path)
     return path
+
+
+def _ignore(_: Any) -> None:
+    """Nobody listens to what is cleared away."""
 
 
 def _unlink(path: str) -> None:

@@ -112,6 +112,13 @@ class System:
         """A fresh set of concurrent calls."""
         return Lanes()
 
+    def together(self, key: str, call: Callable[[], Any]) -> Any:
+        """The result of ``call``, shared by all who ask for ``key`` at the same time."""
+        from deployguard.onhost.together import Together
+
+        shared: Together = self.__dict__.setdefault("_together", Together())
+        return shared.ask(key, call)
+
     def boot_id(self) -> str:
         """The kernel's id of this boot, or empty where it has none."""
         try:

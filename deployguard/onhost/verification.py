@@ -36,6 +36,10 @@ def differences(
         before = armed["observed"].get(component, {})
         for question in questions:
             field = question["field"]
+            refused = answers.get(field, {}).get("refused")
+            if refused:
+                found.append("%s: %s" % (component, refused["message"]))
+                continue
             for name in question.get("same", []):
                 old, new = before.get(field, {}).get(name), answers.get(field, {}).get(name)
                 if old != new:

@@ -22,6 +22,7 @@ __all__ = [
     "Check",
     "CheckOptions",
     "CommandCheck",
+    "ContainerCheck",
     "HttpCheck",
     "ImportsCheck",
     "LogsCheck",
@@ -61,6 +62,9 @@ class HttpCheck(CheckOptions):
     )
     headers: dict[str, str] = Field(default_factory=dict, description="Request headers.")
     verify_tls: bool = Field(True, description="Refuse certificates that are not trusted.")
+    service: str | None = Field(
+        None, description="Compose service that answers there; compared with its container."
+    )
     versioned: tuple[str, ...] = Field(
         (), exclude=True, description="Filled by the loader: json fields that hold the version."
     )
@@ -100,6 +104,14 @@ class ImportsCheck(CheckOptions):
     )
 
 
+class ContainerCheck(CheckOptions):
+    """The containers of a compose service run, and their own health checks pass."""
+
+    services: tuple[str, ...] = Field(
+        min_length=1, description="Services of the compose file, each judged by itself."
+    )
+
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -124,11 +136,17 @@ def _address_shorthand(value: object) -> object:
     return {"address": value} if isinstance(value, str) else value
 
 
+def _container_shorthand(value: object) -> object:
+    if isinstance(value, str):
+        return {"services": [value]}
+    return {"services": value} if isinstance(value, list) else value
+
+
 class Check(OneOf):
     """One check of a component; exactly one kind."""
 
     KINDS: ClassVar[tuple[str, ...]] = (
-        "process", "port", "http", "tcp", "command", "imports",
+        "process", "port", "http", "tcp", "command", "imports", "container",
         "postgres", "mysql", "redis", "prometheus", "tls", "logs",
     )  # fmt: skip
     process: ProcessCheck | None = Field(
@@ -188,3 +206,13 @@ class Check(OneOf):
     logs: LogsCheck | None = Field(
         None, description="The log has no errors of a new kind; `logs: {}` is enough."
     )
+    container: (
+        Annotated[
+            ContainerCheck,
+            BeforeValidator(
+                _container_shorthand,
+                json_schema_input_type=str | tuple[str, ...] | ContainerCheck,
+            ),
+        ]
+        | None
+    ) = Field(None, description="Containers of a compose stack, by service.")

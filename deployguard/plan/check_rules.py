@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from deployguard.plan.credentials import credential_findings
 from deployguard.plan.dependency import DatabaseCheck
 from deployguard.plan.document import Finding, Path
+from deployguard.plan.stack import service_findings
 from deployguard.plan.territory import tree_entry_fault
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def check_findings(
     options: CheckOptions = check.spec
     where = (*where, check.kind)
     yield from _times(options, where)
+    yield from service_findings(check, component, where)
     if check.kind == "process" and component.service is None:
         yield Finding(
             where,

@@ -43,6 +43,8 @@ _EXPECTED_BLOCK = {
     "Artifact": "a path, or a block with `path`",
     "SystemdService": "a unit name, or a block with `unit`",
     "Pm2Service": "a process name, or a block with `name`",
+    "ComposeService": "a compose file in the tree, or a block",
+    "ContainerCheck": "a service or several, or a block with `services`",
     "PortCheck": "a port number, or a block with `number`",
     "HttpCheck": "a URL, or a block with `url`",
     "Dump": "a list of arguments, or a block with `postgresql` or `command`",
@@ -59,6 +61,7 @@ _PATTERNS = {
     ),
     r"^/": "is not an absolute path; it starts with /, as in /srv/app",
     r"^[0-9a-f]{64}$": "is not a SHA-256; that is 64 of the characters 0-9 and a-f",
+    r"^[a-z0-9][a-z0-9_-]*$": ("is not a compose project; use lower case letters, digits, - and _"),
     r"^[^/\s]+\.(service|socket|timer|target|path)$": (
         "is not a systemd unit; give its full name, as in backend.service"
     ),

@@ -20,6 +20,7 @@ from deployguard.plan.check import (
     Check,
     CheckOptions,
     CommandCheck,
+    ContainerCheck,
     HttpCheck,
     ImportsCheck,
     LogsCheck,
@@ -71,6 +72,7 @@ from deployguard.plan.rescue import (
 )
 from deployguard.plan.service import (
     CommandService,
+    ComposeService,
     ManagedFile,
     Pm2Service,
     ProcessService,
@@ -93,6 +95,8 @@ __all__ = [
     "CommandCheck",
     "CommandService",
     "Component",
+    "ComposeService",
+    "ContainerCheck",
     "DiskGuard",
     "Dump",
     "Evidence",

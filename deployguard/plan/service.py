@@ -11,6 +11,7 @@ from deployguard.plan.quantity import AbsolutePath, Argv, Duration, Mode
 
 __all__ = [
     "CommandService",
+    "ComposeService",
     "ManagedFile",
     "Pm2Service",
     "ProcessService",
@@ -118,6 +119,45 @@ class Pm2Service(Block):
         return (self.name,) if isinstance(self.name, str) else self.name
 
 
+def _file_shorthand(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class ComposeService(Block):
+    """A compose stack: several containers from one file."""
+
+    file: Annotated[
+        tuple[str, ...],
+        BeforeValidator(_file_shorthand, json_schema_input_type=str | tuple[str, ...]),
+    ] = Field((), description="Compose files in the tree; what the tool finds when left out.")
+    project: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9][a-z0-9_-]*$",
+        description="Project; the last part of the component's path.",
+    )
+    tool: Literal["auto", "docker compose", "docker-compose", "podman-compose"] = Field(
+        "auto", description="What drives it; `auto` is the first of these on the host."
+    )
+    env_file: str | None = Field(None, description="File for `--env-file`, as in `file`.")
+    profiles: tuple[str, ...] = Field((), description="Profiles to start.")
+    env: dict[str, str] = Field(
+        default_factory=dict, description="Added environment of the tool, for the compose file."
+    )
+    build: bool = Field(True, description="Build images from the new tree, where the file says so.")
+    pull: bool = Field(False, description="Pull all images, before anything is stopped.")
+    one_shot: tuple[str, ...] = Field(
+        (), description="Services that run to their end: exit status 0 is well."
+    )
+    stop_timeout: Duration | None = Field(
+        None, description="Then a container is killed; its `stop_grace_period`, or 10s."
+    )
+    timeout: Duration = Field(300.0, description="How long each command may take.")
+
+
+def _compose_shorthand(value: object) -> object:
+    return {"file": value} if isinstance(value, str) else value
+
+
 def _systemd_shorthand(value: object) -> object:
     return {"unit": value} if isinstance(value, str) else value
 
@@ -129,7 +169,7 @@ def _pm2_shorthand(value: object) -> object:
 class Service(OneOf):
     """What runs the component; exactly one kind."""
 
-    KINDS: ClassVar[tuple[str, ...]] = ("systemd", "process", "command", "pm2")
+    KINDS: ClassVar[tuple[str, ...]] = ("systemd", "process", "command", "pm2", "compose")
     systemd: (
         Annotated[
             SystemdService,
@@ -145,3 +185,10 @@ class Service(OneOf):
         ]
         | None
     ) = Field(None, description="PM2; the name of a process is enough.")
+    compose: (
+        Annotated[
+            ComposeService,
+            BeforeValidator(_compose_shorthand, json_schema_input_type=str | ComposeService),
+        ]
+        | None
+    ) = Field(None, description="A compose stack; its file alone is enough.")

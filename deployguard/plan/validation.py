@@ -19,6 +19,7 @@ from deployguard.plan.moments import NotAMoment, zone_named
 from deployguard.plan.names import Names
 from deployguard.plan.order import find_cycle, hosts_named
 from deployguard.plan.pm2 import pm2_findings
+from deployguard.plan.stack import stack_findings
 from deployguard.plan.suggestion import did_you_mean
 from deployguard.plan.task_rules import task_findings
 from deployguard.plan.territory import territory_findings, tree_entry_fault
@@ -172,6 +173,7 @@ def _component(
 ) -> Iterator[Finding]:
     yield from _artifact(component.artifact, (*where, "artifact"), base)
     yield from _inside(component, where)
+    yield from stack_findings(component, where)
     for path, file in component.files.items():
         if file.source is not None:
             source = (*where, "files", path, "source")

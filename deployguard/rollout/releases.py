@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
+from deployguard.artifact.base import Release
 from deployguard.artifact.release import ArtifactInvalid, open_artifact
 from deployguard.errors import Mistake, PlanInvalid, UsageError
-from deployguard.plan.model import Plan
+from deployguard.onhost.tree import Patterns
+from deployguard.plan import composefile
+from deployguard.plan.model import Component, Plan
 from deployguard.plan.places import mistake_at
 from deployguard.rollout.targets import Source, source_of_release
 
@@ -35,6 +39,7 @@ def open_releases(plan: Plan, stack: contextlib.ExitStack) -> dict[str, Source]:
             )
             stack.callback(release.close)
             sources[name] = source_of_release(plan, component, release)
+            mistakes += _compose_files(plan, name, component, release)
         except ArtifactInvalid as error:
             mistakes += _mistakes(plan, name, error)
         except UsageError as error:
@@ -63,3 +68,32 @@ def _mend(problem: str) -> str:
     if problem.startswith(("'", '"')):
         return "pack it anew without that; a release stays inside its own tree"
     return "build or fetch it again"
+
+
+def _compose_files(
+    plan: Plan, name: str, component: Component, release: Release
+) -> Iterator[Mistake]:
+    """What is wrong with the compose files of a release."""
+    compose = component.service.compose if component.service is not None else None
+    if compose is None:
+        return
+    where = ("components", name, "service", "compose", "file")
+    artifact = component.artifact.path
+    own = Patterns([path.rstrip("/") for path in (*component.keep, *component.shared)])
+    there = [path for path in composefile.DEFAULT_FILES if release.manifest.get(path) is not None]
+    wanted = compose.file or there[:1]
+    if not wanted:
+        looked = ", ".join(composefile.DEFAULT_FILES[:4])
+        hint = f"looked for {looked}; name it: `compose: {{file: …}}`"
+        yield mistake_at(plan, where, f"{artifact}: there is no compose file in it", hint)
+    files: list[tuple[str, bytes]] = []
+    for path in wanted:
+        if path.startswith("/") or own.match(path):
+            continue  # the host's own
+        entry = release.manifest.get(path)
+        if entry is None or entry.kind == "d":
+            yield mistake_at(plan, where, f"{artifact}: there is no {path} in it", "mend the name")
+        elif entry.kind == "f":
+            files.append((path, release.read(entry.digest)))
+    for fault in composefile.faults(files):
+        yield mistake_at(plan, where, f"{artifact}: {fault}", "mend the compose file")

@@ -15,7 +15,7 @@ from deployguard.errors import UsageError
 from deployguard.onhost.tree import Entry, Manifest
 from deployguard.plan.model import Component, ManagedFile, Plan
 
-__all__ = ["Blobs", "Source", "site_of", "source_of_release", "target_of"]
+__all__ = ["Blobs", "Source", "site_early", "site_of", "source_of_release", "target_of"]
 
 
 #: A file that somebody reads a setting from is smaller than this.
@@ -106,9 +106,7 @@ def target_of(
     """What the host program must know of one component."""
     driver = driver_of(component)
     files = {**driver.files(component), **component.files}
-    early = Site(
-        name, component.layout, "", "", "", state=str(hello["state"]), uid=int(hello["uid"])
-    )
+    early = site_early(name, component, hello)
     return {
         "name": name,
         "layout": component.layout,
@@ -155,6 +153,12 @@ def _file_name(path: str, file: ManagedFile) -> dict[str, Any]:
         "digest": "",
         "content": "",
     }
+
+
+def site_early(name: str, component: Component, hello: Mapping[str, Any]) -> Site:
+    """All that is known of a site before the host has looked."""
+    state, uid = str(hello["state"]), int(hello["uid"])
+    return Site(name, component.layout, "", "", "", state=state, uid=uid)
 
 
 def site_of(

@@ -26,8 +26,8 @@ from deployguard.testing.drivercase import CRASH, STUBBORN, DriverCase, Trial, e
 
 __all__ = ["DriverConformance"]
 
-_ACTIONS = frozenset({"run", "spawn", "terminate", "pm2"})
-_QUESTIONS = frozenset({"properties", "status", "process", "pm2"})
+_ACTIONS = frozenset({"run", "spawn", "terminate", "pm2", "containers"})
+_QUESTIONS = frozenset({"properties", "status", "process", "pm2", "compose"})
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "fish", "busybox", "env", "eval"})
 
 
@@ -252,7 +252,8 @@ def _steps(trial: Trial, observed: dict[str, Any]) -> Steps:
 
 
 def _operations(steps: Steps) -> list[Operation]:
-    return [*steps.stop, *steps.refresh_before, *steps.refresh_after, *steps.start]
+    places = (steps.prepare, steps.stop, steps.refresh_before, steps.refresh_after, steps.start)
+    return [operation for place in places for operation in place]
 
 
 def _restored(trial: Trial) -> None:

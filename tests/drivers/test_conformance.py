@@ -15,6 +15,7 @@ from tests.drivers.cases import (
     process_case,
     systemd_case,
 )
+from tests.drivers.stacks import compose_case, plugin_on
 from tests.fleet import Fleet
 
 
@@ -75,6 +76,18 @@ class TestPm2(DriverConformance):
 
 
 @pytest.mark.slow
+class TestComposeOld(DriverConformance):
+    """A stack, by docker-compose 1."""
+
+    @pytest.fixture
+    def case(self, engines: Fleet, tmp_path: Path) -> Iterator[DriverCase]:
+        """On a real host with a real Docker Engine, as root through sudo."""
+        case = compose_case(engines, engines.hosts[0], tmp_path, "docker-compose")
+        yield case
+        case.stop()
+
+
+@pytest.mark.slow
 class TestPm2Reload(DriverConformance):
     """PM2 of the user who logs in, two processes in cluster mode."""
 
@@ -90,5 +103,30 @@ class TestPm2Reload(DriverConformance):
             instances=2,
             action="reload",
         )
+        yield case
+        case.stop()
+
+
+@pytest.mark.slow
+class TestComposePlugin(DriverConformance):
+    """A stack, by docker compose."""
+
+    @pytest.fixture
+    def case(self, engines: Fleet, tmp_path: Path) -> Iterator[DriverCase]:
+        """On the same host, with the plugin."""
+        plugin_on(engines.hosts[0])
+        case = compose_case(engines, engines.hosts[0], tmp_path, "docker compose", "releases")
+        yield case
+        case.stop()
+
+
+@pytest.mark.slow
+class TestComposePodman(DriverConformance):
+    """A stack, by podman-compose."""
+
+    @pytest.fixture
+    def case(self, engines: Fleet, tmp_path: Path) -> Iterator[DriverCase]:
+        """On the same host, with podman."""
+        case = compose_case(engines, engines.hosts[0], tmp_path, "podman-compose", "releases")
         yield case
         case.stop()

@@ -92,11 +92,12 @@ def address_of(number: int) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what is in the tree."""
+    """Everything that decides what is in the tree; `extra` packages come on top of a plain one."""
 
     suite: str
     packages: tuple[str, ...]
     npm: tuple[str, ...] = NPM
+    extra: tuple[str, ...] = ()
     masked: tuple[str, ...] = MASKED
     disabled: tuple[str, ...] = DISABLED
     files: dict[str, str] = field(default_factory=_files)
@@ -112,7 +113,9 @@ class Recipe:
 def base(extra: tuple[str, ...] = ()) -> Path:
     """The tree of the recipe plus `extra` Debian packages, built if it is not there yet."""
     source = machine.mirror()
-    recipe = Recipe(source.suite, (*PACKAGES, *sorted(set(extra) - set(PACKAGES))))
+    more = tuple(sorted(set(extra) - set(PACKAGES)))
+    plain = base() if more else None
+    recipe = Recipe(source.suite, PACKAGES, extra=more)
     shelf = STATE / "base"
     shelf.mkdir(parents=True, exist_ok=True)
     finished = shelf / recipe.digest
@@ -122,9 +125,12 @@ def base(extra: tuple[str, ...] = ()) -> Path:
             print(f"fleet: building the base image {finished}, a minute once", file=sys.stderr)
             building = shelf / f"{recipe.digest}.building"
             shutil.rmtree(building, ignore_errors=True)
-            _debootstrap(building, recipe, source)
-            _add_npm_packages(building, recipe)
-            _furnish(building, recipe)
+            if plain is None:
+                _debootstrap(building, recipe, source)
+                _add_npm_packages(building, recipe)
+                _furnish(building, recipe)
+            else:
+                _extend(plain, building, recipe, source)
             building.rename(finished)
     return finished
 
@@ -160,10 +166,42 @@ def _add_npm_packages(root: Path, recipe: Recipe) -> None:
         raise machine.FleetUnavailable(f"npm cannot install {recipe.npm}: {error}") from error
 
 
+def _extend(plain: Path, root: Path, recipe: Recipe, source: machine.Mirror) -> None:
+    """Install the extra packages into a copy: debootstrap cannot choose between alternatives."""
+    subprocess.run(["cp", "-a", "--reflink=auto", str(plain), str(root)], check=True)
+    signed = f"[signed-by={source.keyring}] " if source.keyring else ""
+    line = f"deb {signed}{source.url} {source.suite} {' '.join(source.components)}\n"
+    (root / "etc/apt/sources.list").write_text(line)
+    borrowed = ["/etc/apt/apt.conf.d", "/etc/ssl/certs", "/usr/share/keyrings"]
+    borrowed += [str(authority)] if (authority := machine.certificate_authority()) else []
+    install = ["apt-get", "-q", "-y", "install", "--no-install-recommends", *recipe.extra]
+    try:
+        for argv in (["apt-get", "-q", "update"], install):
+            machine.command(
+                [
+                    *(
+                        *machine.outside(),
+                        "systemd-nspawn",
+                        "--quiet",
+                        "--as-pid2",
+                        "--console=pipe",
+                    ),
+                    *("--register=no", "--keep-unit", "--resolv-conf=copy-host"),
+                    *(f"--bind-ro={path}" for path in borrowed if Path(path).exists()),
+                    *("--setenv=DEBIAN_FRONTEND=noninteractive", f"--directory={root}"),
+                    *("--", *argv),
+                ],
+                {**machine.download_environment(), "SYSTEMD_NSPAWN_LOCK": "0"},
+            )
+    except OSError as error:
+        last = str(error).strip().splitlines()[-1]
+        raise machine.FleetUnavailable(f"cannot add {' '.join(recipe.extra)}: {last}") from error
+    _forget_downloads(root)
+
+
 def _furnish(root: Path, recipe: Recipe) -> None:
     for key in (root / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
-    (root / "etc/resolv.conf").unlink(missing_ok=True)
     for name, text in recipe.files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,6 +218,11 @@ def _furnish(root: Path, recipe: Recipe) -> None:
     subprocess.run(
         ["chroot", str(root), "/usr/sbin/useradd", "-m", "-s", "/bin/bash", USER], check=True
     )
+    _forget_downloads(root)
+
+
+def _forget_downloads(root: Path) -> None:
+    (root / "etc/resolv.conf").unlink(missing_ok=True)
     for cache in ("var/cache/apt", "var/lib/apt/lists"):
         shutil.rmtree(root / cache, ignore_errors=True)
 

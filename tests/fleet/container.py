@@ -55,7 +55,9 @@ class Container:
     def start(self, namespace: Path) -> None:
         """Begin to boot, in the network namespace given."""
         self._group.create()
-        environment = {**os.environ, "SYSTEMD_NSPAWN_TMPFS_TMP": "0"}
+        # The host's network is its own, and so are the kernel's settings for it.
+        own = {"SYSTEMD_NSPAWN_TMPFS_TMP": "0", "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"}
+        environment = {**os.environ, **own}
         if cgroup.unified():
             environment["SYSTEMD_NSPAWN_UNIFIED_HIERARCHY"] = "1"
         # The shell joins the control group before anything can be started in the wrong one.
@@ -68,6 +70,8 @@ class Container:
             "--boot",
             f"--network-namespace-path={namespace}",
             "--capability=CAP_NET_ADMIN",
+            # What a container engine on the host asks for.
+            "--system-call-filter=@keyring bpf",
             "--register=no",
             "--keep-unit",
             f"--machine={self.machine}",

@@ -30,6 +30,9 @@ PROGRAMS = {
     "npm": "npm",
 }
 
+# The network that this process was started in; by now it may be in a fleet's.
+_NETWORK = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
 # Every host's systemd and its services hold inotify instances of the one root user they share.
 INOTIFY_INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 INOTIFY_WANTED = 8192
@@ -76,6 +79,13 @@ def download_environment() -> dict[str, str]:
         if proxy and proxy != "DIRECT":
             environment[f"{scheme}_proxy"] = proxy
     return environment
+
+
+def outside() -> list[str]:
+    """What goes before a command that needs the machine's own network, also from a fleet's."""
+    if os.stat("/proc/thread-self/ns/net").st_ino == os.fstat(_NETWORK).st_ino:
+        return []
+    return ["nsenter", f"--net=/proc/{os.getpid()}/fd/{_NETWORK}", "--"]
 
 
 def certificate_authority() -> str | None:

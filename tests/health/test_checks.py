@@ -163,3 +163,31 @@ def test_soaks_of_their_own() -> None:
     assert (first["min_healthy_time"], first["deadline"]) == (30.0, 120.0)
     assert (second["min_healthy_time"], second["interval"]) == (5.0, 2.0)
     assert (third["min_healthy_time"], third["deadline"]) == (10.0, 30.0)
+
+
+STACK = {"driver": "compose", "tool": "auto", "project": "shop", "record": "/r", "env": {}}
+
+
+def test_each_service_is_a_check_of_its_own() -> None:
+    """With a baseline of its own; and nobody else has to look for restarts."""
+    found = compiled(
+        {"container": ["db", "api"]},
+        {"container": {"services": ["cron"], "name": "jobs", "critical": False}},
+        {"http": {"url": "http://x/", "service": "api"}},
+        manager=STACK,
+        service={"compose": {}},
+    )
+    assert [(one["name"], one["kind"], one.get("service")) for one in found] == [
+        ("container-db", "container", "db"),
+        ("container-api", "container", "api"),
+        ("jobs", "container", "cron"),
+        ("http", "http", "api"),
+    ]
+    assert found[0]["manager"] == STACK
+    assert [one["critical"] for one in found] == [True, True, False, True]
+
+
+def test_a_stack_without_such_checks_is_looked_at_as_a_whole() -> None:
+    """Something has to see a service that is started over and over."""
+    found = compiled({"port": 80}, manager=STACK, service={"compose": {}})
+    assert [one["kind"] for one in found] == ["process", "port"]

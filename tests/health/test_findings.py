@@ -200,3 +200,54 @@ def test_a_step_that_broke() -> None:
     found = step_failed("web1", "backend:start", "status 1")
     assert (found.component, found.layer, found.name) == ("backend", "step", "start")
     assert step_failed("web1", "", "lost").name == "step"
+
+
+SICK = entry(
+    "container",
+    "unhealthy",
+    "the container of gateway says unhealthy: curl: not found",
+    service="gateway",
+    observed={"health": "unhealthy", "test": "curl -f x", "said": "curl: not found"},
+)
+WELL = entry(
+    "container",
+    message="gateway is healthy",
+    service="gateway",
+    observed={"health": "healthy", "test": "curl -f x"},
+)
+
+
+def test_a_container_that_says_unhealthy_behind_an_endpoint_that_is_well() -> None:
+    """Its health check is wrong, and whoever mends it wants to see what it asks."""
+    found = disagreements("web1", [SICK, HTTP_200], {})
+    assert [(one.name, one.critical) for one in found] == [("container/http", False)]
+    assert found[0].message.startswith(
+        "the container of gateway says unhealthy, the endpoint answers healthy"
+    )
+    assert "health check: curl -f x\nit said: curl: not found" in found[0].evidence
+
+
+def test_a_container_that_says_healthy_behind_an_endpoint_that_is_not() -> None:
+    """Nobody would have heard of it."""
+    assert words(WELL, HTTP_503) == [
+        "the container of gateway says healthy, and the endpoint answers 503"
+    ]
+
+
+def test_containers_and_endpoints_are_matched_by_service() -> None:
+    """In a stack of nine, the endpoint of one says nothing of another."""
+    other = entry("container", service="db", observed={})
+    of_db = {**HTTP_200, "service": "db"}
+    of_gateway = {**HTTP_200, "service": "gateway"}
+    assert words(SICK, other, HTTP_200) == []
+    assert words(SICK, other, of_db) == []
+    assert len(words(SICK, other, of_gateway)) == 1
+    assert words(SICK, of_db) == []
+
+
+def test_a_container_without_a_health_check_contradicts_nobody() -> None:
+    """It only runs."""
+    running = entry("container", service="gateway", observed={"states": {"x": "running"}})
+    down = entry("container", "unhealthy", service="gateway", observed={})
+    assert words(running, HTTP_503) == []
+    assert words(down, HTTP_200) == []
