@@ -22,6 +22,9 @@ from deployguard.rollout.survey import THREADS, Reached
 
 __all__ = ["ENDED", "Decisions", "Unfinished", "state_of"]
 
+#: Seconds between two signs of life; the lease of the transaction may be short.
+_BEAT = 1.0
+
 #: Nothing is left to be done on a host in one of these.
 ENDED = ("committed", "restored", "aborted")
 
@@ -215,6 +218,8 @@ class Unfinished:
             session = self._hosts[name].session
             assert session is not None
             args = {"transaction": self._identifier, "epoch": epoch, "owner": owner_name()}
+            # From here on it is a controller's work, and the lease is its own: a restore may last.
+            session.keep_alive(_BEAT)
             try:
                 answer = session.call("adopt", args)
             except DeployguardError as error:

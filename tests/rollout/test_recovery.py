@@ -47,6 +47,10 @@ class FakeHost:
             self.state = "aborted"
         return {"state": self.state}
 
+    def keep_alive(self, interval: float) -> None:
+        """From here on the host hears that its controller lives."""
+        self.asked.append("keep_alive")
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -99,6 +103,8 @@ def test_a_host_that_began_after_it_was_asked_is_taken_over(tmp_path: Path) -> N
     journal = SqliteJournal(tmp_path / "journal.db")
     outcome = recovery.recover(two_hosts(tmp_path), None, journal, connect, None)
     assert {host.host: host.state for host in outcome.hosts} == {"a": "aborted", "b": "aborted"}
-    assert hosts["b"].asked == ["status", "status", "adopt", "restore"]
+    assert hosts["b"].asked == ["status", "status", "keep_alive", "adopt", "restore"]
+    # The hosts are taken over one after the other, and the first one's lease may be short.
+    assert hosts["a"].asked == ["status", "keep_alive", "adopt", "restore"]
     assert hosts["b"].epoch == 2
     journal.close()
