@@ -68,24 +68,27 @@ def races(grounds: Grounds, number: int, seed: int) -> tuple[Counter[str], list[
     lock = threading.Lock()
 
     def work(ground: Ground, dice: random.Random) -> None:
-        while not wrong:
+        # Those that do not meet are drawn again, by whichever ground is free.
+        for _ in range(20 * number):
             try:
                 kind = wanted.get_nowait()
             except queue.Empty:
                 return
-            for _ in range(20):
-                delay = dice.uniform(0, 1.5)
-                try:
-                    winner = race(ground, kind, delay)
-                except (AssertionError, TimeoutError) as error:
-                    with lock:
-                        told = "\n".join(ground.story(host) for host in ground.hosts)
-                        wrong.append(f"{kind}, {delay:.3f} s later: {error}\n{told}")
-                    return
-                if winner:
-                    with lock:
-                        won[f"{kind}: {winner}"] += 1
-                    break
+            delay = dice.uniform(0, 1.5)
+            try:
+                winner = race(ground, kind, delay)
+            except (AssertionError, TimeoutError) as error:
+                with lock:
+                    told = "\n".join(ground.story(host) for host in ground.hosts)
+                    wrong.append(f"{kind}, {delay:.3f} s later: {error}\n{told}")
+                return
+            if not winner:
+                wanted.put(kind)
+                continue
+            with lock:
+                won[f"{kind}: {winner}"] += 1
+            if wrong:
+                return
 
     in_threads([partial(work, g, random.Random(seed + n)) for n, g in enumerate(grounds.grounds)])
     return won, wrong
