@@ -33,6 +33,9 @@ ELSEWHERE = {
     "pip install .": "tests/docs/test_install.py::test_install",
     "deployguard apply plan.yaml": _RM_RF_SRC,
     "deployguard apply plan.yaml --drift save": _RM_RF_SRC,
+    "deployguard apply plan.yaml --release v1.2.4": (
+        "tests/incidents/test_connection_pool.py::is_shown"
+    ),
     "deployguard apply plan.yaml --fix": _RM_RF_SRC,
     "python -m bench.deploy --hosts 1,10,40 --runs 3 --write": "takes an hour; its options hold",
 }

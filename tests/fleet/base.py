@@ -28,14 +28,14 @@ CONTROLLER = "192.0.2.254"
 PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "sudo"),
     *("python3", "iproute2", "curl", "procps", "git", "rsync", "ca-certificates"),
-    # What some of the deploys are to: a Node under PM2, files behind an nginx.
-    *("nodejs", "nginx-light"),
+    # What some of the deploys are to: a Node under PM2, files behind an nginx, a database.
+    *("nodejs", "nginx-light", "postgresql", "python3-psycopg2"),
 )
 # From npm, into /usr/local of the tree.
 NPM = ("pm2@7.0.4",)
 
 # A test that wants it starts it.
-DISABLED = ("nginx.service",)
+DISABLED = ("nginx.service", "postgresql.service")
 
 # Nothing here is wrong on a real host. It costs boot time, or wakes up in the middle of a test.
 MASKED = (

@@ -25,6 +25,8 @@ PLAYBOOKS = ROOT / "playbooks"
 BUILT = {
     "demo": ["releases/v1/server.py"],
     "irisx": ["dist/api-src-v25.tar.gz"],  # run by tests/incidents/test_rm_rf_src.py
+    # run by tests/incidents/test_connection_pool.py
+    "portal": ["dist/backend-v1.2.5.tar.gz", "dist/frontend-v1.2.5.tar.gz"],
     "shop": ["dist/backend-v1.2.4.tar.gz", "dist/frontend/index.html"],
     "static": ["dist/site-v2.tar.gz"],
     "wiki": ["dist/wiki-v2.tar.gz"],
