@@ -89,8 +89,8 @@ EXPLANATIONS: dict[ExitCode, Explanation] = {
     ),
     ExitCode.NEEDS_PERSON: Explanation(
         "failed, and the restore failed or is unverified: a person is needed",
-        "At least one host is named as not restored. Nothing was pruned: the old and the new tree "
-        "are both still there.",
+        "At least one host is named as not restored, or held behind a migration that cannot be "
+        "taken back. Nothing was pruned: the old and the new tree are both still there.",
         "Go to the hosts named, read what failed, then run `deployguard recover PLAN`.",
     ),
     ExitCode.REFUSED: Explanation(
