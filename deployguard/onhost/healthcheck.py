@@ -195,6 +195,10 @@ class _Watched:
         """Further looks would change nothing."""
         return self.verdict is not None and self.verdict.final
 
+    def is_due_to_settle(self, now: float) -> bool:
+        """The look that is taken at the deadline is on its way."""
+        return self.verdict is None and now >= self.state.until
+
     def passed(self) -> bool:
         return self.verdict is not None and self.verdict.healthy
 
@@ -237,6 +241,7 @@ class _Watcher:
         self._emit = emit
         self._mode = mode
         self._lanes = system.lanes()
+        self._failed_at: Optional[float] = None
 
     def run(self, stop: Optional[Callable[[], bool]]) -> bool:
         """Watch to the end; true when ``stop`` ended it."""
@@ -294,7 +299,7 @@ class _Watcher:
         if self._mode != "once" and any(
             one.required and one.over() and not one.passed() for one in self._watched
         ):
-            return all(one.looks for one in self._watched) or self._seen_enough(now)
+            return self._seen_enough(now)
         if any(one.verdict is None for one in self._watched):
             return False
         if self._mode == "once":
@@ -302,8 +307,16 @@ class _Watcher:
         return not self._closing_look(now)
 
     def _seen_enough(self, now: float) -> bool:
-        """After a failure every other check still gets its first look, for the findings."""
-        return all(one.looks or now >= one.started + SLACK for one in self._watched)
+        """Whether every other check had what the findings need: its first look, and, when its own
+        deadline has come too, its last one, so that it does not depend on who was asked first
+        which of several is named. Neither is waited for longer than ``SLACK``."""
+        failed_at = now if self._failed_at is None else self._failed_at
+        self._failed_at = failed_at
+        return all(
+            (one.looks or now >= one.started + SLACK)
+            and (not one.is_due_to_settle(now) or now >= failed_at + SLACK)
+            for one in self._watched
+        )
 
     def _closing_look(self, now: float) -> bool:
         """Whether a process has to be looked at once more; makes that look due."""

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol, cast
 
+import paramiko
+
 from deployguard.transport.base import Link
 
 __all__ = ["Channel", "ChannelLink"]
@@ -63,6 +65,8 @@ class ChannelLink(Link):
                 if until is not None and time.monotonic() > until:
                     raise
                 continue
+            except (EOFError, paramiko.SSHException) as error:  # The socket is gone, in its words.
+                raise BrokenPipeError(str(error) or "the connection is closed") from error
             if count == 0:
                 raise BrokenPipeError("the connection is closed")
             sent += count

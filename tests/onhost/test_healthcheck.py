@@ -86,6 +86,19 @@ def test_the_last_look_is_taken_at_the_deadline(world: World) -> None:
     assert result["seconds"] == pytest.approx(30.0)
 
 
+@pytest.mark.parametrize("order", [("p", "h"), ("h", "p")])
+def test_checks_that_share_a_deadline_fail_together(world: World, order: tuple[str, str]) -> None:
+    """Which of them was asked first at the deadline does not decide which is named."""
+    checks = {
+        "p": check("p", deadline=3.0),
+        "h": check("h", "http", deadline=3.0),
+    }
+    world.answers = {"p": after(100.0), "h": after(100.0)}
+    result = healthcheck.watch([checks[name] for name in order], world.system)
+    assert [one["settled"] for one in result["checks"]] == [True, True]
+    assert all(one["message"].startswith("not healthy within 3 s") for one in result["checks"])
+
+
 def test_a_critical_failure_ends_the_watch(world: World) -> None:
     """The rescue does not wait for the deadline of the other checks, but has seen each once."""
     world.answers["p"] = lambda t, _: finding("unhealthy", "failed", final=True)
