@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol, cast
 
-import paramiko
-
 from deployguard.transport.base import Link
 
 __all__ = ["Channel", "ChannelLink"]
@@ -41,10 +39,19 @@ class Channel(Protocol):
 
 
 class ChannelLink(Link):
-    """An SSH channel with a command as a link."""
+    """An SSH channel with a command as a link.
 
-    def __init__(self, channel: Channel, hang_up: Callable[[], None]) -> None:
+    ``broken`` are the errors by which a channel says that its socket is gone.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        hang_up: Callable[[], None],
+        broken: tuple[type[Exception], ...] = (EOFError,),
+    ) -> None:
         self._channel = channel
+        self._broken = broken
         self._hang_up = hang_up
         self._words = bytearray()
         self._until: float | None = None
@@ -65,7 +72,7 @@ class ChannelLink(Link):
                 if until is not None and time.monotonic() > until:
                     raise
                 continue
-            except (EOFError, paramiko.SSHException) as error:  # The socket is gone, in its words.
+            except self._broken as error:
                 raise BrokenPipeError(str(error) or "the connection is closed") from error
             if count == 0:
                 raise BrokenPipeError("the connection is closed")

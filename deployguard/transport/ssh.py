@@ -69,7 +69,8 @@ class SshTransport(Transport):
             way.close()
             reason, hint = _explain(error, "")
             raise Unreachable(host_name, reason, hint=hint) from error
-        return greet(host_name, host, ChannelLink(channel, way.close), program, bootstrap)
+        link = ChannelLink(channel, way.close, broken=(EOFError, paramiko.SSHException))
+        return greet(host_name, host, link, program, bootstrap)
 
 
 class _Way:

@@ -51,6 +51,6 @@ class Broken:
 )
 def test_a_socket_that_is_gone_is_an_os_error(error: Exception) -> None:
     """The session turns it into a lost connection, and a deploy counts the host as failed."""
-    link = ChannelLink(Broken(error), lambda: None)
+    link = ChannelLink(Broken(error), lambda: None, (EOFError, paramiko.SSHException))
     with pytest.raises(OSError):
         link.write(b"x", 1.0)
