@@ -146,13 +146,16 @@ def list_command(console: Console, everything: bool, service: str | None, limit:
 
 @click.command("show")
 @click.argument("incident", metavar="[INC]", required=False)
+@click.option("--report", is_flag=True, help="Write the short report in Markdown to stdout.")
 @common
-def show_command(console: Console, incident: str | None) -> int:
+def show_command(console: Console, incident: str | None, report: bool) -> int:
     """Show an incident: how it stands, its links, its timeline, and what was like it before."""
     from deployguard.cli import incident_text
 
     lookup = open_book("").lookup
     found = lookup.get(incident) if incident else lookup.only()
+    if report:
+        return _report(console, found)
     entries, links = lookup.timeline(found.id), lookup.links(found.id)
     similar = lookup.similar(found)
     record: dict[str, Any] = {
@@ -173,6 +176,18 @@ def show_command(console: Console, incident: str | None) -> int:
     console.emit("incident", record)
     for line, color in incident_text.shown(found, entries, links, similar, time.time()):
         console.say(line, fg=color)
+    return 0
+
+
+def _report(console: Console, incident: Incident) -> int:
+    from deployguard.incidents.lookup import Lookup
+    from deployguard.report import short
+    from deployguard.report.postmortems import facts_of
+    from deployguard.store.opening import open_journal
+
+    journal = open_journal()
+    facts = facts_of(incident.id, Lookup(journal), journal)
+    console.document(short.report(facts, console.redact))
     return 0
 
 

@@ -53,7 +53,7 @@ def _move(
     fix: str = "",
 ) -> int:
     book = open_book(who(by))
-    incident, text = parts(book, words, "resolved" if event == "close" else None)
+    incident, text = parts(book, words)
     tell(console, book.move(incident.id, event, text, at=at, cause=cause, fix=fix))
     return 0
 
@@ -95,12 +95,34 @@ def resolve_command(
 
 @click.command("close")
 @_moving
+@click.option("--anyway", is_flag=True, help="Without a finished post-mortem; TEXT says why.")
 @common
 def close_command(
-    console: Console, words: tuple[str, ...], at: float | None, by: str | None
+    console: Console, words: tuple[str, ...], at: float | None, by: str | None, anyway: bool
 ) -> int:
-    """Say that what there was to learn is written down."""
-    return _move(console, "close", words, at, by)
+    """Say that what there was to learn is written down.
+
+    One that needs a post-mortem is not closed before that is finished: exit code 5.
+    """
+    from deployguard.errors import Refused, UsageError
+    from deployguard.report.postmortems import of_incident
+
+    book = open_book(who(by))
+    incident, text = parts(book, words, "resolved")
+    if anyway and not text:
+        raise UsageError("--anyway needs a reason", hint="TEXT says why it is closed anyway")
+    if incident.postmortem_by is not None and incident.state == "resolved" and not anyway:
+        verdict = of_incident(incident, book.lookup).verdict
+        if not verdict.finished:
+            left = (*verdict.wrong, *verdict.open)
+            raise Refused(
+                f"the post-mortem of {incident.id} is not finished: {left[0]}"
+                + (f", and {len(left) - 1} more" if len(left) > 1 else ""),
+                hint="`deployguard postmortem check` says what is left; `--anyway` closes it all "
+                "the same",
+            )
+    tell(console, book.move(incident.id, "close", text, at=at))
+    return 0
 
 
 @click.command("reopen")

@@ -31,6 +31,7 @@ COMMANDS = {
     "rollback": "Go back to a version the hosts have kept.",
     "recover": "Finish what an interrupted run left.",
     "incident": "Open, show and close incidents.",
+    "postmortem": "Draft, check and render post-mortems.",
     "drill": "Deploy with faults, and show what becomes of the hosts.",
     "explain": "Say what an exit code means and what to do.",
     "schema": "Print the JSON Schema of the plan file.",

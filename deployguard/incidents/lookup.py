@@ -106,6 +106,13 @@ class Lookup:
         """Opened at ``moment`` or later, oldest first."""
         return self._incidents("WHERE opened_at >= :moment ORDER BY opened_at, id", moment=moment)
 
+    def needing_postmortem(self) -> list[Incident]:
+        """Those that need a post-mortem and are not closed, the one that is due first first."""
+        return self._incidents(
+            "WHERE postmortem_by IS NOT NULL AND state NOT IN ('closed', 'cancelled') "
+            "ORDER BY postmortem_by, id"
+        )
+
     def of_link(self, kind: str, value: str) -> list[Incident]:
         """Those that a transaction, a ticket and so on is linked to, newest first."""
         return self._incidents(

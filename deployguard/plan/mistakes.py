@@ -91,10 +91,6 @@ _PATTERNS = {
 }
 
 
-#: Keys of plans for later versions: to take them and do nothing would be the worse answer.
-_NOT_YET = {"postmortem": "this version writes no post-mortem drafts yet; remove the block"}
-
-
 def pattern_words(pattern: str) -> str:
     """What a pattern of the models asks for, in words: ``problem; mend``."""
     return _PATTERNS.get(pattern, f"does not match {pattern}")
@@ -277,9 +273,7 @@ class Objections:
         model = self._block(path[:-1])
         fields = field_names(model) if model is not None else []
         match = nearest(key, fields)
-        if key in _NOT_YET:
-            hint = _NOT_YET[key]
-        elif match is not None:
+        if match is not None:
             hint = f'did you mean "{match}"?'
         else:
             hint = self._belongs(key) or did_you_mean(key, fields, among="this block has")

@@ -13,6 +13,7 @@ __all__ = [
     "Evidence",
     "GitHubIncident",
     "Incident",
+    "Postmortem",
     "Rescue",
     "Severity",
     "Target",
@@ -96,6 +97,17 @@ class Incident(Block):
     )
 
 
+class Postmortem(Block):
+    """The draft of a post-mortem that a deploy leaves that was rolled back."""
+
+    directory: str = Field(
+        "contexts/retrospectives/deployment-rollbacks",
+        description="Where the drafts go, relative to the plan.",
+    )
+    due: Duration = Field(48 * 3600.0, description="From the detection until it has to be done.")
+    draft: bool = Field(True, description="Whether one is drafted at all.")
+
+
 class Rescue(Block):
     """What happens beside the restore when a deploy fails."""
 
@@ -104,6 +116,10 @@ class Rescue(Block):
     )
     incident: Incident = Field(
         default_factory=lambda: Incident.model_validate({}), description="Who is told."
+    )
+    postmortem: Postmortem = Field(
+        default_factory=lambda: Postmortem.model_validate({}),
+        description="The draft of a post-mortem.",
     )
     redact: tuple[str, ...] = Field(
         (), description="Environment variables whose values are secrets to redact."

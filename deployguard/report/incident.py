@@ -79,6 +79,8 @@ def _body(
     yield f"| Ended | {_utc(outcome.ended_at)}, after {_took(outcome)} |"
     yield f"| Exit code | {int(outcome.exit_code)}: {EXPLANATIONS[outcome.exit_code].meaning} |"
     yield f"| Forensics | {_code(outcome.forensics or 'none were collected')} |"
+    if outcome.postmortem:
+        yield f"| Post-mortem | {_code(outcome.postmortem)}, a draft |"
     yield ""
     yield "## What failed"
     yield ""

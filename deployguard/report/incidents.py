@@ -56,7 +56,15 @@ def after_deploy(outcome: Outcome, plan: Plan, book: Book) -> tuple[Outcome, Inc
     rules = plan.rescue.incident.severity
     at_most: Level = level_named(rules.at_most)
     canary = hosts_named(plan.hosts, rules.canary) if rules.canary else ()
-    found = deploys.failed(outcome, book, targets=targets_of(plan), canary=canary, at_most=at_most)
+    postmortem = plan.rescue.postmortem
+    found = deploys.failed(
+        outcome,
+        book,
+        targets=targets_of(plan),
+        canary=canary,
+        at_most=at_most,
+        postmortem=postmortem.due if postmortem.draft else None,
+    )
     if found is None:
         deploys.committed(outcome, book)
         return outcome, None

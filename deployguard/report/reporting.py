@@ -22,7 +22,7 @@ from deployguard.evidence.layout import Folder
 from deployguard.incidents.book import Book
 from deployguard.incidents.record import Incident
 from deployguard.plan.model import Plan
-from deployguard.report import incident, incidents
+from deployguard.report import incident, incidents, postmortems
 from deployguard.report.github import GitHubIssues
 from deployguard.report.outbox import Entry, Outbox
 from deployguard.report.redaction import Redaction
@@ -162,12 +162,18 @@ def report(
         return outcome
 
     outcome = _try(outcome, "the incident is not kept", keep)
+    draft = functools.partial(_draft, plan, journal, redaction, book, found)
+    outcome = _try(outcome, "the post-mortem is not drafted", draft)
     if outcome.exit_code in _FAILED and plan.rescue.incident.github is not None:
         file = functools.partial(_put_issue, plan, journal, redaction, book, found)
         outcome = _try(outcome, f"the issue cannot be kept in {journal.path}", file)
     key = f"incident/{outcome.transaction}"
     send = functools.partial(deliver_pending, journal=journal, book=book, listen=listen, key=key)
-    return _try(outcome, f"reports cannot be kept in {journal.path}", send)
+    told = _try(outcome, f"reports cannot be kept in {journal.path}", send)
+    if told.incident_url == outcome.incident_url:
+        return told
+    # The draft was there before anybody was told; now it knows where.
+    return _try(told, "the post-mortem is not brought up to date", draft)
 
 
 def after_recovery(
@@ -194,6 +200,22 @@ def _try(outcome: Outcome, what: str, step: Callable[[Outcome], Outcome]) -> Out
     except Exception as error:  # noqa: BLE001 - the deploy is over, and a bug must not hide its end
         words = f"{what}: {type(error).__name__}: {error}; this is a bug"
     return dataclasses.replace(outcome, report_errors=(*outcome.report_errors, words))
+
+
+def _draft(
+    plan: Plan,
+    journal: Journal,
+    redaction: Redaction,
+    book: Book,
+    found: Incident | None,
+    outcome: Outcome,
+) -> Outcome:
+    """Draft the post-mortem of an incident that needs one, or bring it up to date."""
+    if found is None or found.postmortem_by is None or not plan.rescue.postmortem.draft:
+        return outcome
+    directory = Path(plan.source).resolve().parent / plan.rescue.postmortem.directory
+    path = postmortems.draft(found.id, book, journal, directory, redaction, outcome)
+    return dataclasses.replace(outcome, postmortem=str(path))
 
 
 def _put_issue(

@@ -8,7 +8,7 @@ its failure is noted, never raised: it must not delay or change a restore.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,7 @@ def _report(context: Context, member: Member, touched: bool) -> None:
             member.name,
             f"restored and verified in {seconds:.2f} s",
             seconds=member.restored.get("seconds", {}),
+            healthy_at=_healthy_at(member.restored),
         )
         for task in member.restored.get("stays", ()):
             note = f"{task} was not taken back: the schema stays as it made it"
@@ -159,6 +160,21 @@ def _report_held(context: Context, member: Member) -> None:
     context.record("restore", "note", member.name, why)
     mend = with_plan(held.choices(member.restored["held"]), context.plan.arguments)
     member.findings.append(Finding(member.name, "", "step", "held", why, evidence=mend))
+
+
+def _healthy_at(restored: Mapping[str, Any]) -> float | None:
+    """When every check that matters was healthy first after the restore, by our clock; the host
+    said how long before its answer that was. ``None`` where no check matters."""
+    health = restored.get("health", {})
+    firsts = [
+        check.get("first_healthy_after")
+        for check in health.get("checks", [])
+        if check.get("required")
+    ]
+    if not firsts or any(first is None for first in firsts):
+        return None
+    since: float = float(health["seconds"]) - max(firsts)
+    return time.time() - max(since, 0.0)
 
 
 def _collect(context: Context, member: Member, stage: str, seconds: float) -> None:

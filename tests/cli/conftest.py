@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,10 +113,16 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """A plan with release v1; what it started is stopped again."""
+    with a_site(tmp_path / "site") as made:
+        yield made
+
+
+@contextmanager
+def a_site(root: Path) -> Iterator[Site]:
+    """The same in a folder of one's own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    root = tmp_path / "site"
     root.mkdir()
     made = Site(root, port)
     made.plan.write_text(PLAN.format(root=root, port=port))

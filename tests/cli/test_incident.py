@@ -195,7 +195,7 @@ def test_a_failed_deploy_opens_one(deployguard: Run, site: Site) -> None:
     live(deployguard, site, "--release", site.release("v4"))
     record = deployguard("incident", "show", "--json").lines[0]
     kinds = [entry["kind"] for entry in record["timeline"]]
-    assert kinds == ["impact", "detected", "mitigated", "opened", "joined", "deployed"]
+    assert kinds == ["impact", "detected", "mitigated", "opened", "linked", "joined", "deployed"]
     assert deployguard("incident", "resolve").code == 0
     assert "incident INC" not in deployguard("status", site.plan).err
 

@@ -66,7 +66,10 @@ def test_secrets_are_nowhere(deployguard: Run, leaking: Site, tmp_path: Path, co
     log = tmp_path / "log.jsonl"
     ran = deployguard(command, leaking.plan, "--json", "-v", "--log-file", log)
     assert ran.code == 3, ran.err
-    kept = written(tmp_path / "controller-state") + written(leaking.root / "forensics-out")
+    folders = (tmp_path / "controller-state", leaking.root / "forensics-out")
+    drafts = written(leaking.root / "contexts")
+    assert "Post-mortem: demo v" in drafts and "[redacted:" in drafts
+    kept = "".join(map(written, folders)) + drafts
     assert "journal.db" in kept and "metadata.json" in kept and "acme/shop" in kept
     for place in (ran.out, ran.err, log.read_text(), kept):
         assert "[redacted:" in place

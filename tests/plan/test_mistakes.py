@@ -51,16 +51,6 @@ def test_example_of_the_design(mistakes: Mistakes) -> None:
     assert '8:5 components.app.chekcs: unknown key; did you mean "checks"?' in mistakes(text)
 
 
-def test_what_would_do_nothing_is_refused(mistakes: Mistakes) -> None:
-    """A block that this version does not carry out is no key of its plans, and it says so."""
-    text = PLAN + "rescue: {postmortem: {directory: post-mortems, due: 48h}}\n"
-    assert mistakes(text) == [
-        "9:10 rescue.postmortem: unknown key; this version writes no post-mortem drafts yet; "
-        "remove the block"
-    ]
-    assert "PostMortem" not in json_schema()["$defs"]
-
-
 def test_misspelt_needed_key_is_one_mistake(mistakes: Mistakes) -> None:
     """A needed key that was misspelt is not reported as missing, too."""
     assert mistakes(PLAN.replace("artifact:", "artefact:")) == [

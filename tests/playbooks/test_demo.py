@@ -67,6 +67,8 @@ def test_what_is_served_after_each_step(user: Somebody) -> None:
         (get, '200 {"status": "healthy", "version": "v2"}'),
         ("deployguard apply plan.yaml --release v3", "exit code 3"),
         (get, '200 {"status": "healthy", "version": "v2"}'),
+        ("deployguard incident show", "exit code 0"),
+        ("deployguard postmortem check", "exit code 8"),
         ("deployguard history", "exit code 0"),
         ("deployguard status plan.yaml", "exit code 0"),
         ("deployguard rollback plan.yaml", "exit code 0"),

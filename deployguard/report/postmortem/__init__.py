@@ -1,0 +1,1 @@
+"""Post-mortems: drafted from what is on record, finished by people, checked, rendered."""
