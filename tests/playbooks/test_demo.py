@@ -108,7 +108,9 @@ def test_interrupted_in_the_middle(user: Somebody) -> None:
             break
     transcript = "".join(seen) + process.stdout.read()
     assert process.wait(timeout=120) == 130, transcript
-    assert "deployguard recover" in transcript and "localhost restored" in transcript
+    # A host that is not asked for the length of its lease restores itself.
+    ended = ("localhost restored", "nothing is unfinished")
+    assert "deployguard recover" in transcript and any(words in transcript for words in ended)
     folder = user.home / "demo-out"
     assert left(folder) == []
     assert (folder / "srv" / "shop" / "current" / "VERSION").read_text() == "v2\n"
