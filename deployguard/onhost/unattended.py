@@ -16,7 +16,13 @@ from typing import Optional
 
 from deployguard.onhost import lease, locks, machine
 from deployguard.onhost.deadman import Deadman
-from deployguard.onhost.participant import TAKEOVER_SECONDS, Participant, epoch_of, ignore
+from deployguard.onhost.participant import (
+    TAKEOVER_SECONDS,
+    Participant,
+    RequestError,
+    epoch_of,
+    ignore,
+)
 from deployguard.onhost.places import State
 from deployguard.onhost.records import JournalDamaged
 from deployguard.onhost.system import System
@@ -32,6 +38,15 @@ _EVIDENCE_BYTES = 64 * 1024 * 1024
 
 def finish(participant: Participant, system: System) -> bool:
     """End what may be ended. False when another controller took the transaction over."""
+    try:
+        return _finish(participant, system)
+    except RequestError as error:
+        if error.kind == "stale_epoch":  # It came between our look and the step.
+            return False
+        raise
+
+
+def _finish(participant: Participant, system: System) -> bool:
     if participant.held:
         return True
     if participant.state not in machine.TERMINAL:

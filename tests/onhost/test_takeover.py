@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, Iterator
 
 import pytest
 
-from deployguard.onhost import durable, machine, restoration
+from deployguard.onhost import durable, machine, restoration, unattended
 from deployguard.onhost.participant import Participant, RequestError
 from tests.onhost.bench import COMPONENT, MEMORY, STEPS, Bench, Deploy, checks, claim
 from tests.onhost.cuts import every_point, killed_at
@@ -246,6 +246,8 @@ def test_a_fenced_participant_does_nothing(tmp_path: Path, step: str) -> None:
         with pytest.raises(RequestError) as caught:
             call()
         assert caught.value.kind == "stale_epoch", verb
+    # Nor does it by itself; once it has voted there is nothing that it might do.
+    assert unattended.finish(deploy.participant, bench.system) is (step == "prepare")
     assert bench.world() == before and journal.read_bytes() == written
     assert bench.asked[-1] == "status" or step not in ("begin", "look", "stage", "arm")
     deploy.close()
