@@ -32,6 +32,7 @@ COMMANDS = {
     "recover": "Finish what an interrupted run left.",
     "incident": "Open, show and close incidents.",
     "postmortem": "Draft, check and render post-mortems.",
+    "metrics": "Count deploys and incidents, by week, month or quarter.",
     "drill": "Deploy with faults, and show what becomes of the hosts.",
     "explain": "Say what an exit code means and what to do.",
     "schema": "Print the JSON Schema of the plan file.",

@@ -11,6 +11,8 @@ from deployguard.cli.reference import pages
 from deployguard.drills.report import DrillReport, HostDrilled, ScenarioDrilled
 from deployguard.errors import Mistake
 from deployguard.incidents.record import Entry, Incident, Link
+from deployguard.incidents.statistics import Summary
+from deployguard.incidents.tally import Cause, Timed, Trend
 from deployguard.rollout.outcome import PHASES, Event, Finding, HostOutcome, Outcome
 from deployguard.rollout.preview import ComponentPreview, HostPreview, Preview
 
@@ -43,6 +45,10 @@ def test_generated_pages_are_current(name: str) -> None:
         Incident,
         Entry,
         Link,
+        Summary,
+        Trend,
+        Cause,
+        Timed,
     ],
 )
 def test_every_json_field_is_documented(record: type) -> None:

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.docs
 README = ROOT / "README.md"
 CLI = ROOT / "docs" / "cli.md"
 INCIDENTS = ROOT / "docs" / "incidents.md"
+METRICS = ROOT / "docs" / "metrics.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "playbooks" / "README.md"]
 DEMO = ROOT / "playbooks" / "demo"
 
@@ -46,7 +47,9 @@ OWN = [
     (re.compile(r"\b\d\d:\d\d:\d\d\b"), "TIME"),
     (re.compile(r"\d{8}T\d{6}-shop-[0-9a-f]{6}"), "TRANSACTION"),
     (re.compile(r"since [\d.]+ (?:s|min)\b"), "since SECONDS"),
-    (re.compile(r"\b\d+\.\d+ s\b"), "SECONDS"),
+    (re.compile(r" *\b\d+(?:\.\d+)? s\b"), " SECONDS"),
+    (re.compile(r"the month \d{4}-\d\d"), "the month MONTH"),
+    (re.compile(r" {2,}"), "  "),
     (re.compile(r"(port |127\.0\.0\.1:)\d+"), r"\1PORT"),
     (re.compile(r"\S+/forensics/v3-\d+"), "FORENSICS"),
     (re.compile(r"\S+/deployment-rollbacks/\d{4}-\d\d-\d\d-v3\.md"), "POSTMORTEM"),
@@ -136,7 +139,9 @@ def assert_shown(expected: Sequence[str], output: str) -> None:
 
 def test_every_command_is_run() -> None:
     """A command on any other page, or a new one, needs its line here."""
-    run_here = {str(one) for one in [*shown(README), *shown(CLI), *shown(INCIDENTS)]}
+    run_here = {
+        str(one) for one in [*shown(README), *shown(CLI), *shown(INCIDENTS), *shown(METRICS)]
+    }
     left = [one for page in PAGES for one in shown(page) if str(one) not in run_here]
     left += [one for one in shown(README) if not one.command.startswith("deployguard")]
     assert {one.command for one in left} == set(ELSEWHERE)
@@ -159,6 +164,13 @@ def test_the_night_of_the_incidents(folder: Folder) -> None:
     folder.run("deployguard apply plan.yaml --release v2")
     assert folder.run("deployguard apply plan.yaml --release v3").returncode == 3
     assert [folder_run(folder, one) for one in shown(INCIDENTS)] == [0] * 5 + [8, 0, 0, 0]
+
+
+def test_the_metrics(folder: Folder) -> None:
+    """After one deploy that failed, as the page shows them."""
+    folder.run("deployguard apply plan.yaml --release v2")
+    assert folder.run("deployguard apply plan.yaml --release v3").returncode == 3
+    assert [folder_run(folder, one) for one in shown(METRICS)] == [0]
 
 
 def folder_run(folder: Folder, one: Shown) -> int:

@@ -74,10 +74,10 @@ def _names(directory: Path, name: str) -> Iterator[Path]:
     yield from (directory / f"{name}-{number}.md" for number in range(2, 1000))
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file whole, or not at all. Raises ``OSError``."""
+def write(path: Path, text: str, mode: int = _MODE) -> None:
+    """Write a file whole, or not at all; one that is there keeps its mode. Raises ``OSError``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    mode = path.stat().st_mode & 0o777 if path.exists() else _MODE
+    mode = path.stat().st_mode & 0o777 if path.exists() else mode
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
