@@ -53,6 +53,9 @@ __all__ = [
 
 Store = Journal
 
+#: Seconds between two signs of life to a host before a transaction sets its own pace.
+_BEAT = 5.0
+
 
 def load(
     path: str | PathLike[str],
@@ -302,4 +305,7 @@ def transaction(name: str, store: Store | None = None) -> dict[str, Any]:
 def connect(name: str, host: Host) -> Session:
     if host.address is None:
         host = host.model_copy(update={"address": name})
-    return registry.connect(name, host)
+    session = registry.connect(name, host)
+    # A host program that hears nothing takes its controller for gone, whatever it was asked before.
+    session.keep_alive(_BEAT)
+    return session

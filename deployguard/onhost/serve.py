@@ -35,6 +35,8 @@ _HAND_OVER = (b"j", b'{"verb":"hand_over"}')
 _ALIVE = frames.encode({"beat": True})
 _IDLE = 0.5
 _RENEWAL = 0.5
+#: Seconds until a controller that never beat, and for whom nothing was begun, is taken for gone.
+_UNHEARD = 60.0
 #: What a pipe or socket that says it has room takes without holding us up (PIPE_BUF).
 _ROOM = 4096
 
@@ -98,11 +100,13 @@ class Server:
 
     def _lease_over(self) -> bool:
         mine = self.participant
-        # Nothing is left to do in any other state, and no end of the input is to be expected of a
-        # network that was cut. Only who beats at all is missed when the beats stay away.
-        if mine.state not in _ON_LEASE and (mine.state in _WAITING or not self._beaten):
+        if mine.state in _WAITING:
             return False
-        return self._system.monotonic() >= self.last_beat + mine.lease
+        # Nothing is left to do in any other state, and no end of the input is to be expected of a
+        # network that was cut. It may have been before the first beat came.
+        expected = mine.state in _ON_LEASE or self._beaten
+        patience = mine.lease if expected else max(mine.lease, _UNHEARD)
+        return self._system.monotonic() >= self.last_beat + patience
 
     def _read(self) -> None:
         try:

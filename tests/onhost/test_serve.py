@@ -338,6 +338,18 @@ def test_nothing_stays_behind_a_cut_network(bench: RealBench) -> None:
     program.close()
 
 
+@pytest.mark.parametrize("verb", [None, "status"])
+def test_nobody_stays_who_was_never_begun_with(bench: RealBench, verb: str | None) -> None:
+    """The network was cut before the first beat: there is nothing to do, but a process to end."""
+    program = InProcess(bench)
+    if verb:
+        program.call(verb)
+    program.clock.time += 60.0
+    program.ended()
+    program.close()
+    assert bench.locks() == []
+
+
 def test_nobody_is_hurried_after_the_vote(bench: RealBench) -> None:
     """A host that has voted waits, however long the controller is silent."""
     program = InProcess(bench)
