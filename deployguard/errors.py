@@ -47,6 +47,7 @@ class ExitCode(IntEnum):
     LOCKED = 6
     INTERRUPTED = 7
     OVERDUE = 8
+    UNHEALTHY = 9
     CHANGES = 10
 
 
@@ -113,6 +114,13 @@ EXPLANATIONS: dict[ExitCode, Explanation] = {
         "`incident check` found a target that was missed, or `postmortem check` a post-mortem that "
         "is not finished. Nothing on a host was asked or touched.",
         "Look at what is named; `deployguard incident list` has every incident that is not over.",
+    ),
+    ExitCode.UNHEALTHY: Explanation(
+        "not healthy: a check that matters fails, and no deploy is at work on it",
+        "`incident respond` did what was chosen and a check still fails, or `watch` ended while "
+        "one did. What was done is in the incident.",
+        "`deployguard incident list` names it; `deployguard incident respond PLAN` has the "
+        "options.",
     ),
     ExitCode.CHANGES: Explanation(
         "there are changes",

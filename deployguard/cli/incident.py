@@ -24,6 +24,7 @@ WORDS = {
     "open": ("Open an incident.", "incident_open"),
     "list": ("List the incidents that are not over, or all.", "incident"),
     "show": ("Show an incident with its timeline.", "incident"),
+    "respond": ("Assess, contain, choose a way out, and go it.", "incident_respond"),
     "ack": ("Say that you are at it.", "incident_moves"),
     "mitigate": ("Say that users are served again.", "incident_moves"),
     "resolve": ("Say that the cause is gone.", "incident_moves"),

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -134,11 +134,13 @@ class Book:
         links: Iterable[tuple[str, str]] = (),
         kind: str = "noted",
         key: str = "",
+        detail: Mapping[str, Any] | None = None,
     ) -> Incident:
-        """Write something down, whatever the state."""
+        """Write something down, whatever the state; ``detail`` is for programs."""
         links = list(links)
         words = text or ", ".join(f"{kind} {value}" for kind, value in links)
-        return self._write(incident, lambda *_: ({}, [Draft(kind, words, at)]), links, key)
+        draft = Draft(kind, words, at, detail or {})
+        return self._write(incident, lambda *_: ({}, [draft]), links, key)
 
     def assign(self, incident: str, *, commander: str = "", owner: str = "") -> Incident:
         """Say who is in command, and who owns what has to be done."""

@@ -64,7 +64,8 @@ def read(
     max_bytes: int,
     timeout: float,
 ) -> List[Line]:
-    """The lines after a mark, or without one the last lines. Raises :class:`Unreadable`."""
+    """The lines after a mark, or without one the last lines; those of a journal ``until`` a moment
+    where the mark is one. Raises :class:`Unreadable`."""
     if "path" in source:
         return list(_of_file(source["path"], after, max_bytes))
     if "pm2" in source:
@@ -172,7 +173,8 @@ def _of_journal(
 ) -> Iterator[Line]:
     argv = [*journalctl(source.get("scope", "system"), quiet=False), "--unit=" + source["unit"]]
     argv += ["--output=json", "--output-fields=" + _FIELDS]
-    if after is None:
+    if after is None or "until" in after:
+        argv += [] if after is None else ["--until=@%d" % after["until"]]
         result = _run([*argv, "--lines=%d" % max(max_bytes // _ENTRY, 100)], source, system,
                       max_bytes, timeout)  # fmt: skip
     else:

@@ -547,11 +547,14 @@ class Participant:
         return {"state": self.state}
 
     def run(self, args: Dict[str, Any]) -> Dict[str, Any]:
-        """A task of the plan's ``always`` block, which has no part in the transaction."""
+        """A task of the plan's ``always`` block, or a step of ``respond``, which has no part in the
+        transaction."""
         if self.fenced():
             raise RequestError("stale_epoch", "another controller took this transaction over")
         done = self._system.run(args["argv"], env=args.get("env"), timeout=args["timeout"])
-        return {"status": done.status, "message": done.describe()}
+        # Of one that was killed the status may be anything.
+        status = done.status if not done.timed_out else done.status or -1
+        return {"status": status, "message": done.describe(), "output": done.text[-_OUTPUT:]}
 
     def abort(self) -> Dict[str, Any]:
         """Drop what was staged. Only where nothing live was touched."""
@@ -625,6 +628,10 @@ class Participant:
         if self._alive is not None:
             os.close(self._alive)
             self._alive = None
+
+
+#: Characters of what a task printed that are sent back.
+_OUTPUT = 4000
 
 
 def past(journal: Journal) -> Dict[str, Any]:

@@ -39,8 +39,9 @@ def look(check: CheckData, system: System) -> Finding:
         headers = _authorization(check)
     except Unsupported as error:
         return finding(UNKNOWN, "%s: %s" % (who, error))
+    moment = "&time=%d" % check["time"] if "time" in check else ""
     request: Any = {
-        "url": "%s/api/v1/query?query=%s" % (base, quote(check["query"], safe="")),
+        "url": "%s/api/v1/query?query=%s%s" % (base, quote(check["query"], safe=""), moment),
         "headers": headers,
         "verify_tls": check.get("verify_tls", True),
         "timeout": check["timeout"],

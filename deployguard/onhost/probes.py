@@ -88,8 +88,8 @@ class CheckData(_CheckBase, total=False):
         ``free_connections`` of PostgreSQL is a number, or a percentage as text.
     ``prometheus``
         ``url``, ``query``; the bounds ``max`` and ``min``; ``max_increase`` and ``max_decrease``
-        against the baseline, a number or a percentage as text; ``user``, ``password_file`` and
-        ``verify_tls``.
+        against the baseline, a number or a percentage as text; ``time``, the moment that is asked
+        about, in UTC seconds; ``user``, ``password_file`` and ``verify_tls``.
     ``tls``
         ``address``, ``number``, ``server_name``, ``ca_file``, ``valid_for`` in seconds.
     ``logs``
@@ -130,6 +130,7 @@ class CheckData(_CheckBase, total=False):
     min: float
     max_increase: Union[float, str]
     max_decrease: Union[float, str]
+    time: float
     server_name: str
     valid_for: float
     log: Source

@@ -159,7 +159,7 @@ class Server:
             self._write(frames.encode_piece(b""))
 
     def _dispatch(self, verb: str, args: Dict[str, Any]) -> Any:
-        from deployguard.onhost import audit, report
+        from deployguard.onhost import assessment, audit, report
 
         mine = self._fresh() if verb in ("begin", "adopt") else self.participant
         verbs: Dict[str, Callable[[], Any]] = {
@@ -185,6 +185,7 @@ class Server:
             "status": lambda: report.status(self._state, self._system),
             "stored_manifest": lambda: report.stored_manifest(self._state, args),
             "verify": lambda: audit.verify(self._state, self._system, args),
+            "assess": lambda: assessment.assess(args, self._system),
         }
         if verb not in verbs:
             raise RequestError("usage", "unknown verb %r" % verb)

@@ -123,6 +123,10 @@ def secrets_of_checks(plan: Plan) -> list[Secret]:
                     for secret in (Secret.from_environment(name) for name in names if name)
                     if secret is not None
                 ]
+    asked = plan.respond.prometheus
+    if asked is not None and asked.token_env is not None:
+        token = Secret.from_environment(asked.token_env)
+        found += [] if token is None else [token]
     return found
 
 

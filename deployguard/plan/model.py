@@ -71,6 +71,7 @@ from deployguard.plan.rescue import (
     Target,
     Targets,
 )
+from deployguard.plan.respond import Containment, Respond, ResponsePrometheus, Writes
 from deployguard.plan.service import (
     CommandService,
     ComposeService,
@@ -98,6 +99,7 @@ __all__ = [
     "Component",
     "ComposeService",
     "ContainerCheck",
+    "Containment",
     "DiskGuard",
     "Dump",
     "Evidence",
@@ -124,6 +126,8 @@ __all__ = [
     "RedisCheck",
     "ReleaseValue",
     "Rescue",
+    "Respond",
+    "ResponsePrometheus",
     "Service",
     "StructureGuard",
     "Severity",
@@ -135,6 +139,7 @@ __all__ = [
     "TlsCheck",
     "Window",
     "WindowGuard",
+    "Writes",
     "parse_duration",
     "parse_size",
 ]
@@ -269,6 +274,10 @@ class Plan(Block):
     rescue: Rescue = Field(
         default_factory=lambda: Rescue.model_validate({}),
         description="What happens beside the restore when a deploy fails.",
+    )
+    respond: Respond = Field(
+        default_factory=lambda: Respond.model_validate({}),
+        description="What `incident respond` asks, does and can take back.",
     )
     always: tuple[Task, ...] = Field((), description="Run at the end, whatever the outcome.")
     source: str = Field("", exclude=True, description="Filled by the loader: path of the file.")

@@ -19,6 +19,7 @@ from deployguard.plan.moments import NotAMoment, zone_named
 from deployguard.plan.names import Names
 from deployguard.plan.order import find_cycle, hosts_named
 from deployguard.plan.pm2 import pm2_findings
+from deployguard.plan.respond_rules import respond_findings
 from deployguard.plan.stack import stack_findings
 from deployguard.plan.suggestion import did_you_mean
 from deployguard.plan.task_rules import task_findings
@@ -66,6 +67,7 @@ def plan_findings(
             yield from check_findings(check, component, (*where, "checks", index), environ)
     yield from territory_findings(plan)
     yield from task_findings(plan, names, targets)
+    yield from respond_findings(plan, targets, environ)
     incident: Path = ("rescue", "incident")
     yield from _targets(
         (*incident, "severity", "canary"), plan.rescue.incident.severity.canary, targets

@@ -12,6 +12,7 @@ from typing import Any
 
 from deployguard import faults
 from deployguard.drivers import procedure
+from deployguard.drivers.base import Site
 from deployguard.drivers.registry import driver_of
 from deployguard.errors import ActionFailed, DeployguardError, Locked, Refused
 from deployguard.evidence import collect
@@ -32,6 +33,7 @@ __all__ = [
     "commit",
     "connect",
     "inspect",
+    "site_of_nowhere",
     "stage",
     "switch",
 ]
@@ -134,11 +136,16 @@ def checks_of(
     """The checks of components, as the host makes them."""
     found: list[CheckData] = []
     for name, component in components.items():
-        # The probes ask the service; what they need does not depend on where the trees stand.
-        site = site_of(name, component.layout, _NOWHERE, hello)
+        site = site_of_nowhere(name, component, hello)
         probe = driver_of(component).process_probe(component, site)
         found += checks.compile_checks(name, component, versions[name], probe)
     return found
+
+
+def site_of_nowhere(name: str, component: Component, hello: Mapping[str, Any]) -> Site:
+    """The site of a component before the look: the probes ask the service, and what they need does
+    not depend on where the trees stand."""
+    return site_of(name, component.layout, _NOWHERE, hello)
 
 
 #: As many transactions of earlier runs may have left paths of one plan locked on one host.

@@ -1,0 +1,1 @@
+"""Watches a plan's checks after the deploy, and tells of what fails once."""

@@ -1,0 +1,1 @@
+"""Assessment, options and containment, on histories made by hand."""
