@@ -85,7 +85,7 @@ def look(
     if root is not None:
         if view.record is not None and view.record.get("tree") == root:
             view.committed = load_manifest(view.record["manifest"])
-            view.cache = _stat_cache(state, target["path"], view.committed)
+            view.cache = stat_cache(state, target["path"], view.committed)
         view.before = scan(root, skip=skip, cache=view.cache)
     view.wanted = _without_kept(manifest, target, root, view.before)
     _demand_shared(target)
@@ -142,7 +142,7 @@ def _find_sources(view: View) -> None:
         view.missing = staging.missing(view.wanted, [source for _, source in view.sources])
 
 
-def _stat_cache(state: State, path: str, committed: Manifest) -> StatCache:
+def stat_cache(state: State, path: str, committed: Manifest) -> StatCache:
     """What the last commit noted of the tree it left behind."""
     try:
         with open(os.path.join(state.live(path), "stat.cache"), "rb") as file:

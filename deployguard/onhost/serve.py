@@ -159,7 +159,7 @@ class Server:
             self._write(frames.encode_piece(b""))
 
     def _dispatch(self, verb: str, args: Dict[str, Any]) -> Any:
-        from deployguard.onhost import assessment, audit, report
+        from deployguard.onhost import assessment, audit, offhost, report
 
         mine = self._fresh() if verb in ("begin", "adopt") else self.participant
         verbs: Dict[str, Callable[[], Any]] = {
@@ -184,6 +184,9 @@ class Server:
             "fetch": mine.fetch,
             "status": lambda: report.status(self._state, self._system),
             "stored_manifest": lambda: report.stored_manifest(self._state, args),
+            "live": lambda: offhost.live(self._state, self._system, args),
+            "contents": lambda: offhost.contents(args),
+            "identities": lambda: offhost.identities(args),
             "verify": lambda: audit.verify(self._state, self._system, args),
             "assess": lambda: assessment.assess(args, self._system),
         }

@@ -81,6 +81,7 @@ from deployguard.plan.service import (
     Service,
     SystemdService,
 )
+from deployguard.plan.snapshots import Snapshots, snapshots_shorthand
 from deployguard.plan.task import Dump, Task
 
 __all__ = [
@@ -131,6 +132,7 @@ __all__ = [
     "Service",
     "StructureGuard",
     "Severity",
+    "Snapshots",
     "SystemdService",
     "Target",
     "Targets",
@@ -279,6 +281,10 @@ class Plan(Block):
         default_factory=lambda: Respond.model_validate({}),
         description="What `incident respond` asks, does and can take back.",
     )
+    snapshots: Annotated[
+        Snapshots | None,
+        BeforeValidator(snapshots_shorthand, json_schema_input_type=str | Snapshots | None),
+    ] = Field(None, description="Where what is live is kept off the hosts; its place is enough.")
     always: tuple[Task, ...] = Field((), description="Run at the end, whatever the outcome.")
     source: str = Field("", exclude=True, description="Filled by the loader: path of the file.")
     places: dict[str, tuple[int, int]] = Field(

@@ -20,6 +20,7 @@ from deployguard.plan.names import Names
 from deployguard.plan.order import find_cycle, hosts_named
 from deployguard.plan.pm2 import pm2_findings
 from deployguard.plan.respond_rules import respond_findings
+from deployguard.plan.snapshots import snapshots_findings
 from deployguard.plan.stack import stack_findings
 from deployguard.plan.suggestion import did_you_mean
 from deployguard.plan.task_rules import task_findings
@@ -73,6 +74,8 @@ def plan_findings(
         (*incident, "severity", "canary"), plan.rescue.incident.severity.canary, targets
     )
     yield from _zone((*incident, "targets", "zone"), plan.rescue.incident.targets.zone)
+    if plan.snapshots is not None:
+        yield from snapshots_findings(plan.snapshots, ("snapshots",), base, environ)
 
 
 def _variables(plan: Plan) -> Iterator[Finding]:

@@ -31,6 +31,8 @@ def secrets_of(plan: Plan) -> list[Secret]:
     names = list(plan.rescue.redact)
     if plan.rescue.incident.github is not None:
         names.append(plan.rescue.incident.github.token_env)
+    if plan.snapshots is not None and plan.snapshots.key_env is not None:
+        names.append(plan.snapshots.key_env)
     for guard in plan.guards:
         if guard.ci is not None or guard.approval is not None:
             names.append(guard.spec.token_env)

@@ -26,11 +26,13 @@ from deployguard.plan.credentials import demand_access
 from deployguard.plan.model import Plan
 from deployguard.plan.order import components_on, hosts_in_order, hosts_named
 from deployguard.rollout import decide, fleet, rescue
+from deployguard.rollout.keeping import Keeper
 from deployguard.rollout.member import Connect, Context, Member, Recorder, Settle
 from deployguard.rollout.outcome import Finding, Listener, Outcome, Override
 from deployguard.rollout.owner import owner_name
 from deployguard.rollout.releases import open_releases
 from deployguard.rollout.targets import Source
+from deployguard.snapshots.opening import open_vault
 
 __all__ = ["Run", "deploy", "new_transaction", "usage_outcome"]
 
@@ -113,6 +115,17 @@ class Run:
             )
         else:
             self.context.sources.update(open_releases(self.plan, self._stack))
+            self._keep_what_is_live()
+
+    def _keep_what_is_live(self) -> None:
+        """A rollback keeps nothing first: somebody needs it now."""
+        if self.plan.snapshots is None:
+            return
+        context = self.context
+        vault = open_vault(self.plan)
+        context.keeper = Keeper(
+            self.plan, vault, context.transaction, context.owner, stop=context.stop
+        )
 
     @contextlib.contextmanager
     def executor(self) -> Iterator[Executor]:
@@ -125,7 +138,10 @@ class Run:
         self, exit_code: ExitCode, status: Any, summary: str, findings: tuple[Finding, ...] = ()
     ) -> Outcome:
         """The outcome as things stand."""
-        found = [finding for member in self.members for finding in member.findings]
+        found = [
+            *(finding for member in self.members for finding in member.findings),
+            *self.context.findings,
+        ]
         found += [failure for member in self.members for failure in self._failure(member)]
         found += findings
         return Outcome(

@@ -24,7 +24,7 @@ from deployguard.errors import (
     UsageError,
 )
 from deployguard.guards.base import Verdict
-from deployguard.rollout import decide, guards, migrations, rescue, transaction
+from deployguard.rollout import decide, guards, keeping, migrations, rescue, transaction
 from deployguard.rollout.member import Context, Member
 from deployguard.rollout.outcome import Override
 
@@ -104,6 +104,7 @@ def _run(
         _go_over(context, decisions, verdicts, ending)
         fleet.each(transaction.stage, fleet.able())
         _stop_if_too_many(context, members)
+        _keep(context, fleet)
         _roll(context, fleet)
     except (Refused, Locked, UsageError, JournalUnavailable) as refusal:
         ending.refusal = refusal
@@ -154,6 +155,14 @@ def _go_over(
             context.record(
                 "inspect", "note", "", f"{each.guard} is overridden: {each.reason} ({words})"
             )
+
+
+def _keep(context: Context, fleet: _Fleet) -> None:
+    """Send what is live off the hosts, while nothing has been touched."""
+    if context.keeper is not None:
+        fleet.each(keeping.collect, fleet.able())
+        fleet.once(lambda: keeping.finish(context))
+        _stop_if_too_many(context, fleet.members)
 
 
 def start_connecting(context: Context, members: list[Member], executor: Executor) -> None:
@@ -223,6 +232,12 @@ class _Fleet:
             [(m, self._executor.submit(_guarded, step, self.context, m)) for m in members]
         )
 
+    def once(self, step: Callable[[], None]) -> None:
+        """One thing for all of them, interrupted as :meth:`each` is."""
+        future = self._executor.submit(step)
+        self._wait([future])
+        future.result()
+
     def carry_out(self, step: Step, members: Sequence[Member]) -> None:
         """Run a step that follows from a decision: nothing interrupts it any more."""
         futures = [(m, self._executor.submit(_guarded, step, self.context, m)) for m in members]
@@ -247,7 +262,7 @@ class _Fleet:
             # Who is told "locked" need not be told of drift as well: that may be the other's work.
             raise min(refusals, key=lambda error: not isinstance(error, Locked))
 
-    def _wait(self, futures: Sequence[Future[DeployguardError | None]]) -> None:
+    def _wait(self, futures: Sequence[Future[Any]]) -> None:
         while wait(futures, timeout=_GLANCE).not_done and not self.context.stop.is_set():
             pass
         if self.context.stop.is_set():

@@ -20,6 +20,7 @@ from deployguard.rollout.targets import Source
 from deployguard.transport.session import Session
 
 if TYPE_CHECKING:
+    from deployguard.rollout.keeping import Keeper
     from deployguard.rollout.migrations import Migration
 
 __all__ = ["Context", "Member", "Recorder", "live_version"]
@@ -78,6 +79,10 @@ class Context:
     once: Mapping[str, str] = field(default_factory=dict)
     #: The migration without return that has begun on a host of an earlier batch.
     crossed: str = ""
+    #: Takes a snapshot of what is live, where the plan asks for one.
+    keeper: Keeper | None = None
+    #: What was found that concerns no single host.
+    findings: list[Finding] = field(default_factory=list)
 
     @property
     def saves_handmade(self) -> bool:
