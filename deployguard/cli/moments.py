@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 import click
 
 from deployguard.evidence.timeline import iso, parse_iso
+from deployguard.evidence.timeline import lasting as span
 
 __all__ = ["moment", "read_moment", "relative", "span"]
 
@@ -43,19 +44,6 @@ def read_moment(_: click.Context, __: click.Parameter, value: str | None) -> flo
             f"{value!r} is no moment; write 2026-11-21T03:12:00Z, 03:12Z, or 10m for ten minutes "
             "ago"
         ) from None
-
-
-def span(seconds: float) -> str:
-    """``0.4 s``, ``42 s``, ``12 min``, ``3.5 h``, ``2.1 d``."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 2 * 3600:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 2 * 86400:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86400:.1f} d"
 
 
 def relative(at: float, now: float) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
-__all__ = ["Row", "iso", "parse_iso", "rows", "span"]
+__all__ = ["Row", "iso", "lasting", "parse_iso", "rows", "span"]
 
 # What a phase is called when it starts, ends well and fails.
 _WORDS = {
@@ -63,6 +63,19 @@ def iso(at: float, *, milliseconds: bool = False) -> str:
     moment = datetime.fromtimestamp(at, timezone.utc)
     text = moment.isoformat(timespec="milliseconds" if milliseconds else "seconds")
     return text.removesuffix("+00:00") + "Z"
+
+
+def lasting(seconds: float) -> str:
+    """``0.4 s``, ``42 s``, ``12 min``, ``3.5 h``, ``2.1 d``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 2 * 86400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} d"
 
 
 def parse_iso(text: str) -> float:

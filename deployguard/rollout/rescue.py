@@ -136,6 +136,7 @@ def _report(context: Context, member: Member, touched: bool) -> None:
             f"restored and verified in {seconds:.2f} s",
             seconds=member.restored.get("seconds", {}),
             healthy_at=_healthy_at(member.restored),
+            health=_health(member.restored),
         )
         for task in member.restored.get("stays", ()):
             note = f"{task} was not taken back: the schema stays as it made it"
@@ -165,7 +166,7 @@ def _report_held(context: Context, member: Member) -> None:
 def _healthy_at(restored: Mapping[str, Any]) -> float | None:
     """When every check that matters was healthy first after the restore, by our clock; the host
     said how long before its answer that was. ``None`` where no check matters."""
-    health = restored.get("health", {})
+    health = restored.get("health") or {}
     firsts = [
         check.get("first_healthy_after")
         for check in health.get("checks", [])
@@ -175,6 +176,14 @@ def _healthy_at(restored: Mapping[str, Any]) -> float | None:
         return None
     since: float = float(health["seconds"]) - max(firsts)
     return time.time() - max(since, 0.0)
+
+
+def _health(restored: Mapping[str, Any]) -> list[list[Any]]:
+    """How each check was after the restore: when, which, and its state."""
+    return [
+        [time.time(), check["id"], check["state"], check["settled"]]
+        for check in (restored.get("health") or {}).get("checks", [])
+    ]
 
 
 def _collect(context: Context, member: Member, stage: str, seconds: float) -> None:

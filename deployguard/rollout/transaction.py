@@ -293,23 +293,27 @@ def check(context: Context, member: Member) -> None:
 
     Raises :class:`ActionFailed` with the findings in words.
     """
-    with _Phase(context, member, "check"):
-        _judge(context, member)
+    with _Phase(context, member, "check") as phase:
+        _judge(context, member, phase)
         member.call("prepare")
 
 
 def check_again(context: Context, member: Member) -> None:
     """A host of an earlier batch must still be healthy."""
-    with _Phase(context, member, "check"):
-        _judge(context, member)
+    with _Phase(context, member, "check") as phase:
+        _judge(context, member, phase)
 
 
-def _judge(context: Context, member: Member) -> None:
-    result = member.call(
-        "check",
-        {"checks": member.checks},
-        on_event=lambda event: _progress(context, member, event),
-    )
+def _judge(context: Context, member: Member, phase: _Phase) -> None:
+    # Progress is not kept, so the end of the phase has how each check went.
+    health: list[list[Any]] = phase.detail.setdefault("health", [])
+
+    def heard(event: dict[str, Any]) -> None:
+        _progress(context, member, event)
+        if "check" in event:
+            health.append([time.time(), event["check"], event["state"], event["settled"]])
+
+    result = member.call("check", {"checks": member.checks}, on_event=heard)
     member.check_results = result
     found = findings.from_results(member.name, result, context.sources)
     if faults.unhealthy(member.name):
@@ -345,10 +349,13 @@ class _Phase:
 
     def __init__(self, context: Context, member: Member, phase: str) -> None:
         self._context, self._member, self._phase = context, member, phase
+        #: What goes on record with its end.
+        self.detail: dict[str, Any] = {}
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _Phase:
         self._began = time.monotonic()
         self._context.record(self._phase, "started", self._member.name)
+        return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         seconds = time.monotonic() - self._began
@@ -356,4 +363,4 @@ class _Phase:
         self._member.seconds[self._phase] = total
         status = "done" if error is None else "failed"
         message = self._member.said(error) if isinstance(error, DeployguardError) else ""
-        self._context.record(self._phase, status, self._member.name, message)
+        self._context.record(self._phase, status, self._member.name, message, **self.detail)

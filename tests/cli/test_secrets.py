@@ -71,7 +71,9 @@ def test_secrets_are_nowhere(deployguard: Run, leaking: Site, tmp_path: Path, co
     assert "Post-mortem: demo v" in drafts and "[redacted:" in drafts
     kept = "".join(map(written, folders)) + drafts
     assert "journal.db" in kept and "metadata.json" in kept and "acme/shop" in kept
-    for place in (ran.out, ran.err, log.read_text(), kept):
+    page = deployguard("report", "-o", "-").out
+    assert page.startswith("<!doctype html>")
+    for place in (ran.out, ran.err, log.read_text(), kept, page):
         assert "[redacted:" in place
         for secret in (NAMED, PATTERN, *LINES, os.environ["GITHUB_TOKEN"]):
             assert secret not in place

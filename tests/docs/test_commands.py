@@ -23,6 +23,8 @@ README = ROOT / "README.md"
 CLI = ROOT / "docs" / "cli.md"
 INCIDENTS = ROOT / "docs" / "incidents.md"
 METRICS = ROOT / "docs" / "metrics.md"
+DRAWN = ROOT / "docs" / "pages.md"
+REST = (METRICS, DRAWN)
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "playbooks" / "README.md"]
 DEMO = ROOT / "playbooks" / "demo"
 
@@ -139,9 +141,7 @@ def assert_shown(expected: Sequence[str], output: str) -> None:
 
 def test_every_command_is_run() -> None:
     """A command on any other page, or a new one, needs its line here."""
-    run_here = {
-        str(one) for one in [*shown(README), *shown(CLI), *shown(INCIDENTS), *shown(METRICS)]
-    }
+    run_here = {str(one) for page in (README, CLI, INCIDENTS, *REST) for one in shown(page)}
     left = [one for page in PAGES for one in shown(page) if str(one) not in run_here]
     left += [one for one in shown(README) if not one.command.startswith("deployguard")]
     assert {one.command for one in left} == set(ELSEWHERE)
@@ -166,11 +166,13 @@ def test_the_night_of_the_incidents(folder: Folder) -> None:
     assert [folder_run(folder, one) for one in shown(INCIDENTS)] == [0] * 5 + [8, 0, 0, 0]
 
 
-def test_the_metrics(folder: Folder) -> None:
-    """After one deploy that failed, as the page shows them."""
+def test_the_metrics_and_the_report(folder: Folder) -> None:
+    """After one deploy that failed, as the pages show them."""
     folder.run("deployguard apply plan.yaml --release v2")
     assert folder.run("deployguard apply plan.yaml --release v3").returncode == 3
-    assert [folder_run(folder, one) for one in shown(METRICS)] == [0]
+    assert [folder_run(folder, one) for page in REST for one in shown(page)] == [0, 0]
+    (drawn,) = folder.path.glob("*.html")
+    assert "shop v3 in demo: rolled back" in drawn.read_text()
 
 
 def folder_run(folder: Folder, one: Shown) -> int:
