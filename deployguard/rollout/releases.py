@@ -13,6 +13,7 @@ from deployguard.onhost.tree import Patterns
 from deployguard.plan import composefile
 from deployguard.plan.model import Component, Plan
 from deployguard.plan.places import mistake_at
+from deployguard.plan.suggestion import did_you_mean
 from deployguard.rollout.targets import Source, source_of_release
 
 __all__ = ["open_releases"]
@@ -40,6 +41,7 @@ def open_releases(plan: Plan, stack: contextlib.ExitStack) -> dict[str, Source]:
             stack.callback(release.close)
             sources[name] = source_of_release(plan, component, release)
             mistakes += _compose_files(plan, name, component, release)
+            mistakes += _ecosystem(plan, name, component, release)
         except ArtifactInvalid as error:
             mistakes += _mistakes(plan, name, error)
         except UsageError as error:
@@ -97,3 +99,17 @@ def _compose_files(
             files.append((path, release.read(entry.digest)))
     for fault in composefile.faults(files):
         yield mistake_at(plan, where, f"{artifact}: {fault}", "mend the compose file")
+
+
+def _ecosystem(plan: Plan, name: str, component: Component, release: Release) -> Iterator[Mistake]:
+    """PM2 is to start from a file of the release: it has to be there before anything stops."""
+    pm2 = component.service.pm2 if component.service is not None else None
+    if pm2 is None or pm2.ecosystem is None or pm2.ecosystem.startswith("/"):
+        return
+    own = Patterns([path.rstrip("/") for path in (*component.keep, *component.shared)])
+    if release.manifest.get(pm2.ecosystem) is None and not own.match(pm2.ecosystem):
+        where = ("components", name, "service", "pm2", "ecosystem")
+        files = [entry.path for entry in release.manifest if entry.kind != "d"]
+        hint = did_you_mean(pm2.ecosystem, files, among="it has")
+        message = f"{component.artifact.path}: there is no {pm2.ecosystem} in it"
+        yield mistake_at(plan, where, message, hint or "mend the name")

@@ -118,3 +118,20 @@ def test_options_of_archives_for_a_directory(deployguard: Run, site: Site) -> No
     ran = deployguard("validate", site.plan)
     assert ran.code == 2
     assert "components.web.artifact.strip_components: strip_components is for archives" in ran.err
+
+
+def test_an_ecosystem_file_that_the_release_lacks(deployguard: Run, site: Site) -> None:
+    """PM2 would find out when the old version is stopped; its line, and the file that was meant."""
+    text = site.plan.read_text()
+    start = text.index("service: {process:")
+    pm2 = "service: {pm2: {name: web, ecosystem: ecosystem.config.js}}"
+    site.plan.write_text(text[:start] + pm2 + text[text.index("\n", start) :])
+    (site.root / "releases" / "v1" / "ecosystem.config.cjs").touch()
+    ran = deployguard("apply", site.plan)
+    assert ran.code == 2, ran.err
+    where = place(site.plan, "ecosystem.config.js")
+    said = (
+        "components.web.service.pm2.ecosystem: releases/v1: there is no ecosystem.config.js in it"
+    )
+    assert f'{where} {said}; did you mean "ecosystem.config.cjs"?' in ran.err
+    assert_untouched(deployguard, site)

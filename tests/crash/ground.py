@@ -103,6 +103,9 @@ def _live(layout: str) -> str:
 class Ground:
     """Some hosts and one service on each, in one layout."""
 
+    #: Of the cases that are played here; the layout, where nothing else is special about it.
+    kind = ""
+
     def __init__(
         self,
         fleet: Fleet,
@@ -119,6 +122,7 @@ class Ground:
         self.hosts = hosts
         self.directory = directory
         self.layout = layout
+        self.kind = self.kind or layout
         self.controllers = controllers
         self.lease = lease
         self.extra = plan
@@ -149,14 +153,7 @@ class Ground:
             "path": self.path,
             "layout": self.layout,
             "retain": 2,
-            "service": {
-                "systemd": {
-                    "unit": self.unit,
-                    "unit_file": f"{self.releases}/{{{{ version }}}}.service",
-                    "enable": True,
-                    **self.service,
-                }
-            },
+            "service": self.runs_it(),
             "checks": [
                 {"process": {"deadline": "20s"}},
                 {
@@ -202,6 +199,12 @@ class Ground:
         path = self.directory / "plan.yaml"
         path.write_text(yaml.safe_dump(plan, sort_keys=False))
         return path
+
+    def runs_it(self) -> dict[str, Any]:
+        """The plan's service block."""
+        unit_file = f"{self.releases}/{{{{ version }}}}.service"
+        unit = {"unit": self.unit, "unit_file": unit_file, "enable": True}
+        return {"systemd": {**unit, **self.service}}
 
     def start(
         self,
@@ -267,9 +270,15 @@ class Ground:
     def world(self, host: Host) -> World:
         """What is live on a host."""
         found = _entries(host.tree(self.root(host)))
-        version = host.path(f"{self.root(host)}/VERSION").read_text().strip()
-        unit = host.path(f"{UNITS}/{self.unit}").read_text()
-        return World(version, found, unit)
+        return World(self.live_version(host), found, self.definition(host))
+
+    def live_version(self, host: Host) -> str:
+        """What the live tree says of itself."""
+        return host.path(f"{self.root(host)}/VERSION").read_text().strip()
+
+    def definition(self, host: Host) -> str:
+        """What the service manager would start, beyond the tree."""
+        return host.path(f"{UNITS}/{self.unit}").read_text()
 
     def served(self, host: Host) -> str:
         """The version that answers."""

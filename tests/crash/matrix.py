@@ -194,7 +194,8 @@ class Grounds:
         chosen = self.fleet.need(self.used + hosts)[self.used : self.used + hosts]
         self.used += hosts
         options.setdefault("releases", self._releases[layout])
-        ground = Ground(
+        make: type[Ground] = options.pop("make", Ground)
+        ground = make(
             self.fleet,
             chosen,
             self.directory / f"ground-{len(self.grounds)}",
@@ -242,7 +243,7 @@ class Grounds:
         lock = threading.Lock()
 
         def work(ground: Ground) -> None:
-            mine = queues.get((ground.layout, len(ground.hosts)))
+            mine = queues.get((ground.kind, len(ground.hosts)))
             while mine is not None:
                 try:
                     case = mine.get_nowait()

@@ -9,11 +9,14 @@ the layouts taking turns. Which points there are, and which of them are one, see
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.crash import matrix
 from tests.crash.ground import LAYOUTS
 from tests.crash.matrix import Case, Grounds
+from tests.crash.pm2ground import Pm2Ground, make_pm2_releases
 
 pytestmark = pytest.mark.fleet
 
@@ -44,6 +47,26 @@ def test_a_few_crashes(grounds: Grounds, capsys: pytest.CaptureFixture[str]) -> 
     grounds.add("releases", 3)
     grounds.set_up()
     _judge(grounds.play(FEW), capsys, at_least=len(FEW))
+
+
+UNDER_PM2 = (
+    Case("pm2", 1, "good", "host", "before done backend:stop", "program"),
+    Case("pm2", 1, "good", "host", "before done backend:tree", "power"),
+    Case("pm2", 1, "good", "host", "after switched", "controller"),
+    Case("pm2", 1, "bad", "host", "before undone backend:stop", "power"),
+    Case("pm2", 1, "good", "host", "after prepared", "power"),
+)
+
+
+def test_a_few_crashes_under_pm2(
+    grounds: Grounds, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its daemon dies with the power, and a boot starts what it saved, whatever stands there."""
+    releases = make_pm2_releases(tmp_path / "releases-pm2")
+    for _ in range(2):
+        grounds.add("releases", 1, make=Pm2Ground, releases=releases)
+    grounds.set_up()
+    _judge(grounds.play(UNDER_PM2), capsys, at_least=len(UNDER_PM2))
 
 
 @pytest.mark.slow

@@ -178,6 +178,10 @@ def test_the_saved_list_comes_back_byte_for_byte(
         assert trial.restore()["state"] == "restored"
     assert [(machine.read(file), machine.path(file).stat().st_mtime_ns) for file in files] == before
     case.await_served("v1")
+    # What was kept for it holds environments, and is gone; so is what PM2 was given to read.
+    find = ["find", "/var/lib/deployguard/transactions", f"/home/{machine.user}/.pm2", "("]
+    kept = machine.run([*find, "-name", "kept-*", "-o", "-name", "*.deployguard", ")"])
+    assert kept.stdout == b""
 
 
 def test_the_daemon_dies_in_the_trial(fleet: Fleet, machine: Machine, tmp_path: Path) -> None:
