@@ -30,8 +30,12 @@ class Pm2Driver:
             {
                 "field": "pm2",
                 "kind": "pm2",
-                # Without a file that starts them, PM2 has to know them.
-                "service": {**_whose(service), "known": service.ecosystem is None},
+                # Without a file that starts them, PM2 has to know them, and to run what is here.
+                "service": {
+                    **_whose(service),
+                    "known": service.ecosystem is None,
+                    "path": component.path,
+                },
                 "same": ["apps", "saved"],
             }
         ]

@@ -18,7 +18,6 @@ import stat
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from deployguard.onhost import pm2rpc
-from deployguard.onhost.probes import HEALTHY, UNHEALTHY, UNKNOWN, Finding, finding
 from deployguard.onhost.system import Completed, System
 
 Service = Dict[str, Any]
@@ -214,6 +213,8 @@ def observe(service: Service, system: System) -> Dict[str, Any]:
         missing = [name for name in service["names"] if name not in answer["apps"]]
         if missing and service["known"]:
             raise _unknown(place, missing, found)
+        if service["known"]:
+            _demand_related(answer["apps"], service["path"])
         return answer
     except Unusable as error:
         return {"refused": {"message": str(error), "hint": error.hint}}
@@ -274,6 +275,24 @@ def _unknown(place: Place, missing: Sequence[str], found: Optional[Sequence[Proc
     return Unusable(message, hint)
 
 
+def _demand_related(apps: Dict[str, Any], path: str) -> None:
+    """A process that runs something else entirely would go on running that, and look healthy."""
+    tree = os.path.realpath(path)
+    for name, app in apps.items():
+        script, directory = (os.path.realpath(str(app[key])) for key in ("script", "directory"))
+        if not (within(script, tree) or within(directory, tree) or within(tree, directory)):
+            raise Unusable(
+                "%s runs %s in %s, and %s is no part of that"
+                % (name, app["script"], app["directory"], path),
+                "deploy to where it runs, or name an ecosystem file that starts it from here",
+            )
+
+
+def within(path: str, directory: str) -> bool:
+    """Whether a path is the directory, or lies in it."""
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
 def _daemons() -> List[str]:
     """Every PM2 daemon of this host: it says in its title which home it has."""
     found = []
@@ -316,80 +335,3 @@ def open_plain(path: str) -> int:
         os.close(descriptor)
         raise Unusable("%s is no plain file" % path, "remove it, and run `pm2 save`")
     return descriptor
-
-
-# -- process checks --------------------------------------------------------------------------------
-
-
-def sample(manager: Service, timeout: float, system: System) -> Finding:
-    """What a process check sees: PM2's word, the restarts it counts, and which instance it is.
-
-    "online" says that there is a process, and nothing of what it does; the restarts tell one that
-    dies and is started again between two looks.
-    """
-    try:
-        place = place_of(manager)
-        found = processes(place, system, timeout)
-    except (Unusable, Unclear) as error:
-        return finding(UNKNOWN, str(error))
-    if found is None:
-        return finding(UNHEALTHY, "no daemon of %s runs" % place.words())
-    apps = named(found, manager["names"])
-    missing = [name for name in manager["names"] if name not in apps]
-    if missing:
-        message = "%s knows no process %s" % (place.words(), ", ".join(missing))
-        return finding(UNHEALTHY, message, final=True)
-    entries = [entry for name in manager["names"] for entry in apps[name]]
-    return _judge(manager, entries, system.now())
-
-
-def _judge(manager: Service, entries: Sequence[Process], now: float) -> Finding:
-    bad = [entry for entry in entries if not _is_up(entry)]
-    worst = sorted(bad, key=lambda entry: _SEVERITY.get(status(entry), 0))[:1]
-    word = status(worst[0]) if worst else "online"
-    observed: Dict[str, Any] = {
-        "pm2": word,
-        "restarts": sum(_restarts(entry, manager) for entry in entries),
-        "instance": " ".join(_instance(entry) for entry in entries),
-    }
-    if any(status(entry) == "waiting restart" for entry in entries):
-        observed["restart_due"] = True
-    names = ", ".join(dict.fromkeys(str(entry["name"]) for entry in entries))
-    if worst:
-        env = worst[0]["pm2_env"]
-        message = "PM2 says %s is %s" % (worst[0]["name"], word)
-        if word in ("errored", "stopped") and env.get("exit_code") is not None:
-            message += ", exit code %s" % env["exit_code"]
-        return finding(UNHEALTHY, message, word in ("errored", "stopped"), observed)
-    ups = [now - float(entry["pm2_env"].get("pm_uptime") or 0) / 1000.0 for entry in entries]
-    observed["uptime"] = round(max(min(ups), 0.0), 1)
-    many = " (%d processes)" % len(entries) if len(entries) > 1 else ""
-    message = "PM2 says %s is online%s, up %.1f s" % (names, many, observed["uptime"])
-    return finding(HEALTHY, message, observed=observed)
-
-
-_SEVERITY = {"errored": -3, "stopped": -2, "waiting restart": -1}
-
-
-def _is_up(entry: Process) -> bool:
-    env = entry["pm2_env"]
-    if status(entry) == "online":
-        return True
-    # A script that is to run once, or when its time comes.
-    once = str(env.get("autorestart")).lower() == "false"
-    return once and status(entry) == "stopped" and env.get("exit_code") == 0
-
-
-def _restarts(entry: Process, manager: Service) -> int:
-    """How often PM2 started it again by itself; one that is due counts.
-
-    A reload is a restart to PM2, and that one was ours.
-    """
-    count = int(entry["pm2_env"].get("restart_time") or 0) - bool(manager.get("reloaded"))
-    return max(count, 0) + (status(entry) == "waiting restart")
-
-
-def _instance(entry: Process) -> str:
-    """Changes when somebody starts, restarts or reloads it; stays when PM2 does so by itself."""
-    env = entry["pm2_env"]
-    return "%s:%s:%s" % (entry["pm_id"], env.get("unique_id"), env.get("created_at"))

@@ -38,9 +38,9 @@ def ask(manager: ProcessManager, timeout: float, system: System) -> Finding:
     if driver == "command":
         return _status_command(manager, timeout, system)
     if driver == "pm2":
-        from deployguard.onhost import pm2
+        from deployguard.onhost import probe_pm2
 
-        return pm2.sample(dict(manager), timeout, system)
+        return probe_pm2.sample(dict(manager), timeout, system)
     if driver == "compose":
         from deployguard.onhost import probe_container
 

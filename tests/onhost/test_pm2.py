@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator
 
 import pytest
 
-from deployguard.onhost import pm2, pm2actions, pm2evidence, pm2rpc, probe_logs
+from deployguard.onhost import pm2, pm2actions, pm2evidence, pm2rpc, probe_logs, probe_pm2
 from deployguard.onhost.system import System
 from tests.onhost.fake_pm2 import Daemon, Pm2System, garbage
 
@@ -40,7 +40,7 @@ def service(home: Path, *names: str, **more: Any) -> Dict[str, Any]:
     """What the driver says of the service."""
     program = str(home.parent / "bin" / "pm2")
     whose = {"user": None, "home": str(home), "program": program}
-    return {"names": list(names) or ["api"], **whose, "known": True, **more}
+    return {"names": list(names) or ["api"], **whose, "known": True, "path": "/srv", **more}
 
 
 # -- the socket ------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def test_what_is_no_answer_is_unclear(daemon: Daemon, home: Path, says: bytes) -
     daemon.says = says
     with pytest.raises(pm2.Unclear, match="does not answer"):
         pm2.processes(pm2.place_of(service(home)), system, timeout=5.0)
-    found = pm2.sample(service(home), 5.0, system)
+    found = probe_pm2.sample(service(home), 5.0, system)
     assert found.state == "unknown"
     refused = pm2.observe(service(home), system)["refused"]
     assert "does not answer" in refused["message"]
@@ -109,6 +109,30 @@ def test_an_unknown_name_is_refused_with_those_that_there_are(daemon: Daemon, ho
     assert "ecosystem" in refused["hint"]
     answer = pm2.observe(service(home, "apj", known=False), system)
     assert answer["apps"] == {} and not answer["running"]
+
+
+@pytest.mark.parametrize(
+    ("path", "refused"),
+    [
+        ("/srv/api", False),
+        ("/srv/api/src", False),  # the process has its folder above it
+        ("/srv", False),
+        ("/srv/ap", True),
+        ("/opt/api", True),
+    ],
+)
+def test_a_process_that_runs_something_else(
+    daemon: Daemon, home: Path, path: str, refused: bool
+) -> None:
+    """It would go on running that, whatever is deployed, and look healthy."""
+    daemon.add("api")
+    answer = pm2.observe(service(home, path=path), system)
+    assert ("refused" in answer) == refused
+    if refused:
+        said = "api runs /srv/api/server.js in /srv/api, and %s is no part of that" % path
+        assert answer["refused"]["message"] == said
+    # A file of the release starts it from where it is deployed to.
+    assert "refused" not in pm2.observe(service(home, path=path, known=False), system)
 
 
 def test_no_daemon_knows_no_name(home: Path) -> None:
@@ -150,7 +174,7 @@ def test_a_saved_file_that_leads_elsewhere_is_refused(daemon: Daemon, home: Path
 
 def sample(daemon: Daemon, **more: Any) -> Any:
     """One look of a process check."""
-    return pm2.sample(service(daemon.home, **more), 5.0, system)
+    return probe_pm2.sample(service(daemon.home, **more), 5.0, system)
 
 
 def test_online_counts_restarts_and_uptime(daemon: Daemon) -> None:
