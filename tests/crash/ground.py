@@ -463,7 +463,7 @@ class Ground:
         if mark != (self.version != world.version or not self.version):
             words = "has run" if mark else "was undone"
             raise Violation(f"{host.name}: {world.version} is live, but its task {words}")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         if not until(lambda: self._serves(host, world.version), deadline, 0.05):
             raise Violation(f"{host.name}: {world.version} is live and does not answer")
         if not until(lambda: not self.at_rest(host), deadline, 0.1):

@@ -43,6 +43,15 @@ class Pm2Ground(Ground):
             version: replace(world, unit=self._saved(version))
             for version, world in self.worlds.items()
         }
+        health = f"http://127.0.0.1:{PORT}/health"
+        field = {"status": "healthy", "version": "{{ version }}"}
+        # A boot starts Node, PM2 and then the program, and this machine is busy.
+        self.component = {
+            "checks": [
+                {"process": {"deadline": "60s"}},
+                {"http": {"url": health, "json": field, "interval": "0.2s", "deadline": "60s"}},
+            ]
+        }
 
     def runs_it(self) -> dict[str, Any]:
         ecosystem = {"name": self.name, "ecosystem": "ecosystem.config.js", "save": True}
