@@ -5,10 +5,11 @@ file lead to, which containers there are, and with which command line and enviro
 made. All of it is observed, and a restore starts the very images that ran: names are led back to
 them, and nothing is built or pulled.
 
-The tool's own ``up`` is what starts a new version, as people know it. It does not start an old one:
-it holds a service back for ever while another that it needs calls itself unhealthy, though that one
-may have done so for years. So a restore creates the containers without starting them, and then
-starts those that ran, in order of dependency, each after those before it are as well as they were.
+The tool makes the containers and does not start them; its own ``up`` would hold a service back for
+ever while another that it needs calls itself unhealthy, though that one may have done so for years.
+A new stack is started as its file demands (:mod:`deployguard.onhost.composeup`). Of an old one
+those that ran are started, in order of dependency, each after those before it are as well as they
+were.
 """
 
 from __future__ import annotations
@@ -125,8 +126,9 @@ class _Stack:
         if self._podman:
             # It does not see that an image, or the file, is another one now.
             do.append(self._containers("drop", new, ids=[], timeout=self._service.timeout))
-        do.append(self._run(new, ["up", "-d", "--no-build"]))
-        do.append(self._containers("record", new, started=new, tool=self._tool))
+        timeout = self._service.timeout
+        up = {"started": new, "tool": self._tool, "by_level": self._old_tool, "timeout": timeout}
+        do.append(self._containers("up", new, **up))
         undo = [
             self._containers(
                 "clear",
@@ -142,8 +144,10 @@ class _Stack:
         forget = self._containers(
             "forget", old, services=sorted(self._services), timeout=self._service.timeout
         )
-        # A boot in the middle of the deploy may start it before we do.
-        return {**step, "undo_always": True, "settle": [forget] if same else []}
+        # A boot in the middle of the deploy may start it before we do. Before the trees are swapped
+        # it would be the old stack that the undo stops.
+        swapped = f"{self._name}:tree"
+        return {**step, "undo_always": swapped, "settle": [forget] if same else []}
 
     def _bring_back(self) -> Iterator[Action]:
         """The containers there were, of the images they had; then those run that ran."""

@@ -26,7 +26,7 @@ The question ``compose`` answers (see :func:`observe`)
     Instead of all that, where it cannot be told: ``message`` and ``hint``.
 
 The action ``containers`` has a ``verb``: ``hold``, ``retag``, ``stop``, ``start``, ``clear``,
-``drop``, ``record``, ``forget``. All of them may be repeated.
+``drop``, ``up``, ``record``, ``forget``. All of them may be repeated.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ import json
 import os
 from typing import Any, Callable, Dict, Iterable, List, Optional
 
-from deployguard.onhost import composefile, durable
+from deployguard.onhost import composefile, composeup, durable
 from deployguard.onhost.containers import (
     Container,
     Engine,
@@ -62,8 +62,6 @@ DEFAULT_FILES = (
 )
 #: Images of the stack before the last deploy are held under this name, so that nobody prunes them.
 HELD = "deployguard-before"
-
-_NEVER_STARTED = ("created", "configured", "initialized")
 
 _STOPS = 3
 _CONFIG_SECONDS = 60.0
@@ -325,31 +323,23 @@ def _drop(action: Action, engine: Engine, system: System) -> None:
 
 
 def _record(action: Action, engine: Engine, system: System) -> None:
-    """Keep how the stack was started; with ``started`` and ``tool`` as it is now."""
-    data = action.get("data")
-    if "started" in action:
-        names = _service_names(action, engine, system)
-        data = {"started": action["started"], "services": names}
-    if data is not None:
-        durable.write_file(action["record"], json.dumps(data).encode("ascii"), 0o600)
+    """Put back what the record said before, if there was one."""
+    if action["data"] is not None:
+        _write(action["record"], action["data"])
     elif os.path.lexists(action["record"]):
         os.unlink(action["record"])
 
 
-def _service_names(action: Action, engine: Engine, system: System) -> List[str]:
-    call = action["started"]
-    argv = [*command(call, action["tool"]), "config"]
-    done = system.run(argv, env=call.get("env"), cwd=call["directory"], timeout=_CONFIG_SECONDS)
-    found = engine.containers()
-    there = {one.service for one in found}
-    names = (set(composefile.services(done.text)) if done.ok else set()) or there
-    if action["tool"][0] == "podman-compose":
-        # It ends with 0 also where it could not start something.
-        started = {one.service for one in found if one.state not in _NEVER_STARTED}
-        missing = sorted(names - started)
-        if missing or not names:
-            raise EngineFailed("nothing was started of %s" % ", ".join(missing or ["the stack"]))
-    return sorted(names)
+def _write(path: str, data: Dict[str, Any]) -> None:
+    # 0600, for the environment.
+    durable.write_file(path, json.dumps(data).encode("ascii"), 0o600)
+
+
+def _up(action: Action, engine: Engine, system: System) -> None:
+    """Start the new stack, and keep how."""
+    call, tool = action["started"], action["tool"]
+    names = composeup.start(call, command(call, tool), action, engine, system)
+    _write(action["record"], {"started": call, "services": names})
 
 
 def _forget(action: Action, engine: Engine, system: System) -> None:
@@ -368,6 +358,7 @@ _VERBS: Dict[str, Callable[[Action, Engine, System], None]] = {
     "start": _start,
     "clear": _clear,
     "drop": _drop,
+    "up": _up,
     "record": _record,
     "forget": _forget,
 }

@@ -7,7 +7,7 @@ anew, resolved and in one canonical form (PyYAML's or Go's), in which indentatio
 from __future__ import annotations
 
 import re
-from typing import Dict, List, NamedTuple, Sequence, Set
+from typing import Dict, Iterable, List, NamedTuple, Sequence, Set
 
 _LINE = re.compile(r"^( *)(- )?(.*)$")
 _KEY = re.compile(r"""^("(?:[^"\\]|\\.)*"|'(?:[^']|'')*'|[^\s'"][^:]*):(?:\s+(.*))?$""")
@@ -15,12 +15,18 @@ _NEEDS = ("depends_on", "links", "volumes_from")
 
 
 class Service(NamedTuple):
-    """One service; ``image`` is empty where it has none of its own and is built."""
+    """One service; ``image`` is empty where it has none of its own and is built.
+
+    ``conditions`` says what has to be true of some of those that it needs before it is started;
+    ``profiles`` which of them have to be asked for, or it is not part of the stack.
+    """
 
     name: str
     image: str
     build: bool
     needs: List[str]
+    conditions: Dict[str, str]
+    profiles: List[str]
 
 
 def services(text: str) -> Dict[str, Service]:
@@ -37,7 +43,7 @@ def services(text: str) -> Dict[str, Service]:
             inside = rest.startswith("services:")
         elif inside and indent == 2 and not item:
             name, key = _key(rest)[0], ""
-            found[name] = Service(name, "", False, [])
+            found[name] = Service(name, "", False, [], {}, [])
         elif inside and name and indent == 4 and not item:
             key, value = _key(rest)
             found[name] = _with(found[name], key, value)
@@ -45,9 +51,21 @@ def services(text: str) -> Dict[str, Service]:
             # A list of names, or a mapping from names; a link may have an alias behind a colon.
             needed = _scalar(rest).split(":")[0] if item else _key(rest)[0]
             found[name].needs.append(needed)
+        elif inside and key == "depends_on" and indent == 8 and rest.startswith("condition:"):
+            found[name].conditions[found[name].needs[-1]] = _key(rest)[1]
+        elif inside and key == "profiles" and item and indent in (4, 6):
+            found[name].profiles.append(_scalar(rest))
     return {
         one.name: one._replace(needs=[need for need in one.needs if need in found])
         for one in found.values()
+    }
+
+
+def asked_for(found: Dict[str, Service], profiles: Iterable[str]) -> Dict[str, Service]:
+    """The services that are part of the stack when these profiles are asked for."""
+    wanted = set(profiles)
+    return {
+        name: one for name, one in found.items() if not one.profiles or wanted & set(one.profiles)
     }
 
 

@@ -125,7 +125,8 @@ class Executor:
 
         Only those behind the index ``above``, where it is given.
 
-        Of a component that was touched, what says ``undo_always`` is undone as well.
+        Of a component that was touched, what says ``undo_always`` is undone as well; where that is
+        the id of another operation, only if that one was begun.
 
         A step that fails does not keep the others from being undone, unless it says
         ``undo_or_stop``: the failure has ``stopped`` then. With ``accept`` such steps are not
@@ -134,8 +135,10 @@ class Executor:
         """
         begun = {record["operation"]: record["facts"] for record in self._journal.all("intent")}
         touched = {procedure[index]["component"] for index in begun}
+        ids = {procedure[index]["id"] for index in begun}
         for index, operation in enumerate(procedure):
-            if operation.get("undo_always") and operation["component"] in touched:
+            always = operation.get("undo_always")
+            if always in ids or (always is True and operation["component"] in touched):
                 begun.setdefault(index, {})
         undone = {record["operation"] for record in self._journal.all("undone")}
         failures: List[Dict[str, str]] = []

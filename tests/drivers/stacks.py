@@ -25,6 +25,8 @@ from tests.fleet.plugin import compose_plugin
 #: On the hosts: both engines, and the compose tools that Debian has for them.
 PACKAGES = ("busybox-static", "docker.io", "docker-compose", "podman", "podman-compose")
 BASE = "deployguard-test-base"
+#: The same with the host's own Python in it.
+PYTHON = "deployguard-test-python"
 
 # The hosts have no cgroup controllers, no overlay can stand on their disk, which is one, and the
 # rules that Docker makes for packets drop those for podman.
@@ -106,6 +108,27 @@ def _base_tree(machine: Machine) -> bytes:
             if applet != "busybox":
                 tar.addfile(link)
     return found.getvalue()
+
+
+def python_on(machine: Machine) -> None:
+    """Give docker an image with Python, made of what the host has installed."""
+    if machine.run(["docker", "image", "inspect", PYTHON], check=False).returncode == 0:
+        return
+    machine.run(["sh", "-ec", _PYTHON_IMAGE, "sh", BASE, PYTHON])
+
+
+_PYTHON_IMAGE = """\
+python=$(readlink -f /usr/bin/python3)
+folder=$(mktemp -d)
+ln -s "$python" "$folder/python3"
+libraries=$(ldd "$python" | grep -o '/[^ ]*' | sort -u)
+tar -C / -chf "$folder/python.tar" --exclude=test --exclude=__pycache__ \
+  ${python#/} usr/lib/$(basename "$python") $(echo "$libraries" | sed s,^/,,)
+printf 'FROM %s\nADD python.tar /\nCOPY python3 /bin/\n' "$1" > "$folder/Dockerfile"
+rm "$folder/python3" && printf '#!/bin/sh\nexec %s "$@"\n' "$python" > "$folder/python3"
+chmod 755 "$folder/python3"
+docker build -q -t "$2" "$folder"
+"""
 
 
 def release(directory: Path, name: str, number: int, version: str) -> Path:

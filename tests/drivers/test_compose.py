@@ -9,6 +9,7 @@ import pytest
 from deployguard.drivers.base import Operation, Site, Steps
 from deployguard.drivers.compose import ComposeDriver
 from deployguard.drivers.registry import driver_of
+from deployguard.onhost import compose
 from deployguard.plan.model import Component
 
 SITE = Site("shop", "in_place", "/srv/shop", "/srv/.shop.deployguard/t", "/srv/.b", state="/state")
@@ -126,7 +127,9 @@ def test_the_old_stack_is_started_as_it_was() -> None:
     create = steps.stop[0]["undo"][1]
     assert create["argv"][:5] == ["docker-compose", "-p", "old", "-f", "/srv/shop/stack.yml"]
     assert create["env"] == {"RELEASE": "v1"}
-    assert steps.start[0]["do"][0]["env"] == {"RELEASE": "v2"}
+    up = steps.start[0]["do"][0]
+    assert up["env"] == up["started"]["env"] == {"RELEASE": "v2"}
+    assert up["by_level"], "docker-compose 1 asks for states where nothing is started"
     clear = steps.start[0]["undo"][0]
     assert (clear["project"], clear["keep"], clear["networks"]) == ("shop", [], [])
 
@@ -134,7 +137,7 @@ def test_the_old_stack_is_started_as_it_was() -> None:
 def test_podman_compose_makes_containers_anew() -> None:
     """It does not see what changed, and ends with 0 whatever happened."""
     steps = _steps(_seen(tool=["podman-compose"], engine="podman", version=""))
-    assert _said(steps.start[0], "do") == ["drop", "up -d --no-build", "record"]
+    assert _said(steps.start[0], "do") == ["drop", "up"]
     assert steps.stop[0]["undo"][0]["verb"] == "drop"
     assert steps.stop[0]["undo"][0]["ids"] == ["1", "2", "3", "4", "5"]
     assert _said(steps.prepare[1], "do") == ["build"]
@@ -161,14 +164,14 @@ def test_the_first_deploy() -> None:
 @pytest.mark.parametrize(
     ("path", "layout", "service", "argv"),
     [
-        ("/srv/shop", "in_place", {}, "-p shop up"),
-        ("/srv/My.Shop", "releases", {}, "-p myshop up"),
-        ("/srv/shop", "in_place", {"project": "live"}, "-p live up"),
+        ("/srv/shop", "in_place", {}, "-p shop"),
+        ("/srv/My.Shop", "releases", {}, "-p myshop"),
+        ("/srv/shop", "in_place", {"project": "live"}, "-p live"),
         ("/srv/shop", "in_place", {"file": ["a.yml", "b.yml"]},
-         "-p shop -f /srv/shop/a.yml -f /srv/shop/b.yml up"),
+         "-p shop -f /srv/shop/a.yml -f /srv/shop/b.yml"),
         ("/srv/shop", "releases", {"file": "deploy/a.yml", "env_file": "/etc/shop.env"},
-         "-p shop -f /srv/shop/current/deploy/a.yml --env-file /etc/shop.env up"),
-        ("/srv/shop", "in_place", {"profiles": ["web"]}, "-p shop --profile web up"),
+         "-p shop -f /srv/shop/current/deploy/a.yml --env-file /etc/shop.env"),
+        ("/srv/shop", "in_place", {"profiles": ["web"]}, "-p shop --profile web"),
     ],
 )  # fmt: skip
 def test_how_the_tool_is_asked(path: str, layout: str, service: dict[str, Any], argv: str) -> None:
@@ -178,6 +181,6 @@ def test_how_the_tool_is_asked(path: str, layout: str, service: dict[str, Any], 
     )
     site = Site("shop", layout, "", "/t", "/b", state="/state")
     assert driver_of(component).name == "compose"
-    start = ComposeDriver().steps("shop", component, site, {}).start[0]["do"][0]
-    assert " ".join(start["argv"]) == f"docker compose {argv} -d --no-build"
-    assert start["cwd"] == (f"{path}/current" if layout == "releases" else path)
+    up = ComposeDriver().steps("shop", component, site, {}).start[0]["do"][0]
+    assert " ".join(compose.command(up["started"], up["tool"])) == f"docker compose {argv}"
+    assert up["started"]["directory"] == (f"{path}/current" if layout == "releases" else path)

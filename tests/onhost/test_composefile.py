@@ -73,7 +73,8 @@ def test_what_docker_compose_1_prints() -> None:
     assert list(found) == ["api", "cache", "db", "proxy"]
     assert found["api"].needs == ["db", "cache"] and found["api"].image == "shop/api:v1"
     assert found["cache"].needs == ["db"]
-    assert found["db"] == composefile.Service("db", "", True, [])
+    assert found["api"].conditions == {"db": "service_healthy", "cache": "service_started"}
+    assert found["db"] == composefile.Service("db", "", True, [], {}, [])
     assert found["proxy"].needs == ["api", "api"] and found["proxy"].image == "nginx:1.25"
 
 
@@ -89,6 +90,14 @@ def test_what_is_not_there_is_not_needed() -> None:
     """A service of a profile that is off is in no list."""
     found = composefile.services("services:\n  a:\n    depends_on:\n      - gone\n    image: x\n")
     assert found["a"].needs == []
+
+
+def test_profiles() -> None:
+    """A service that has some is part of the stack when one of them is asked for."""
+    text = "services:\n  a:\n    image: x\n  b:\n    profiles:\n    - debug\n    - test\n"
+    found = composefile.services(text)
+    assert list(composefile.asked_for(found, [])) == ["a"]
+    assert list(composefile.asked_for(found, ["", "test"])) == ["a", "b"]
 
 
 def test_levels() -> None:

@@ -277,3 +277,19 @@ def test_what_a_boot_may_have_started_is_stopped_first(tmp_path: Path) -> None:
     procedure = [swap, dict(start, undo_always=True), _op("late", [], note("late")), other]
     assert executor.undo(procedure) == []
     assert log.read_text().split() == ["stop", "back"]
+
+
+def test_what_is_undone_only_after_another_was_begun(tmp_path: Path) -> None:
+    """Before the swap it would be the old service that an undo of the start stops."""
+    log = tmp_path / "log"
+    argv = ["sh", "-c", "echo stop >> %s" % log]
+    prepare, swap = _op("prepare", [], []), _op("swap", [], [])
+    stop = {"act": "run", "argv": argv, "timeout": 10.0}
+    start = dict(_op("start", [], [stop]), undo_always=swap["id"])
+    executor = _executor(tmp_path)
+    executor.do([prepare])
+    assert executor.undo([prepare, swap, start]) == []
+    assert not log.exists()
+    executor.do([prepare, swap])
+    assert executor.undo([prepare, swap, start]) == []
+    assert log.read_text().split() == ["stop"]

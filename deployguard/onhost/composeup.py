@@ -1,0 +1,120 @@
+"""Starts a new stack in the order that its file asks for.
+
+The tools' own ``up`` waits without end for the health of a service that crashes over and over, and
+says of a service that is not healthy only that it is not. So the tool makes the containers, and
+they are started here: each when those that it needs are as its file demands, or not at all, with
+what they say of themselves.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List
+
+from deployguard.onhost import composefile
+from deployguard.onhost.containers import Container, Engine, EngineFailed, reason
+from deployguard.onhost.excerpts import last_line
+from deployguard.onhost.system import System
+
+#: A service that waits for another may well crash once or twice; more often, it is no use waiting.
+HOPELESS = 3
+
+_NEVER_STARTED = ("created", "configured", "initialized")
+_POLL = 0.2
+
+
+def start(
+    call: Dict[str, Any], argv: List[str], action: Dict[str, Any], engine: Engine, system: System
+) -> List[str]:
+    """Make and start all containers; the names of the services. Raises :class:`EngineFailed`.
+
+    ``argv`` is how the tool is asked for the stack. ``action`` has ``timeout``, for all of it, and
+    ``by_level`` for a tool that asks for the state of what a service needs when it only makes
+    containers.
+    """
+    deadline = system.monotonic() + action["timeout"]
+    config = _tool(call, [*argv, "config"], action, system)
+    if not config.ok and engine.program == "podman":
+        return _leave_it_to_the_tool(call, argv, action, engine, system)
+    if not config.ok:
+        raise EngineFailed(config.describe())
+    asked = [*call["profiles"], *(call["env"] or {}).get("COMPOSE_PROFILES", "").split(",")]
+    services = composefile.asked_for(composefile.services(config.text), asked)
+    levels = composefile.levels({name: one.needs for name, one in services.items()})
+    for group in levels if action["by_level"] else [[]]:
+        words = ["up", "--no-start", "--no-build", *(["--no-deps"] if group else []), *group]
+        done = _tool(call, [*argv, *words], action, system)
+        if not done.ok:
+            raise EngineFailed(done.describe())
+    for name in (name for level in levels for name in level):
+        for needed, condition in services[name].conditions.items():
+            _await(name, needed, condition, deadline, engine, system)
+        for one in engine.containers():
+            if one.service == name and one.state != "running":
+                started = engine.run("start", one.id, timeout=action["timeout"])
+                if not started.ok:
+                    raise EngineFailed("%s: %s" % (name, reason(started)[0]))
+    return sorted(services)
+
+
+def _tool(call: Dict[str, Any], argv: List[str], action: Dict[str, Any], system: System) -> Any:
+    return system.run(
+        argv,
+        env=call["env"],
+        cwd=call["directory"],
+        timeout=action["timeout"],
+        max_output=16 * 1024 * 1024,
+    )
+
+
+def _leave_it_to_the_tool(
+    call: Dict[str, Any], argv: List[str], action: Dict[str, Any], engine: Engine, system: System
+) -> List[str]:
+    """podman-compose before 1.0.4 cannot say what is in a file; and it ends with 0 in any case."""
+    _tool(call, [*argv, "up", "-d", "--no-build"], action, system)
+    found = engine.containers()
+    never = sorted({one.service for one in found if one.state in _NEVER_STARTED})
+    if never or not found:
+        raise EngineFailed("nothing was started of %s" % (", ".join(never) or "the stack"))
+    return sorted({one.service for one in found})
+
+
+def _await(
+    name: str, needed: str, condition: str, deadline: float, engine: Engine, system: System
+) -> None:
+    """Return when what ``name`` needs is as its file demands."""
+    while True:
+        found = [one for one in engine.containers() if one.service == needed]
+        if condition == "service_healthy":
+            fault = next(filter(None, map(_unhealthy, found)), "")
+            met = bool(found) and all(one.health == "healthy" for one in found)
+        elif condition == "service_completed_successfully":
+            fault = next(filter(None, map(_not_completed, found)), "")
+            met = bool(found) and all(one.state in ("exited", "stopped") for one in found)
+        else:
+            return
+        if fault or (not met and system.monotonic() >= deadline):
+            wanted = condition[len("service_") :].replace("_", " ")
+            words = fault or "it was not in time"
+            raise EngineFailed("%s needs %s to be %s: %s" % (name, needed, wanted, words))
+        if met:
+            return
+        system.sleep(_POLL)
+
+
+def _unhealthy(one: Container) -> str:
+    if one.restarts >= HOPELESS:
+        return "it restarts over and over, exit status %d" % one.exit_code
+    if not one.awake:
+        return "it ended with status %d" % one.exit_code
+    if not one.health:
+        return "it has no health check"
+    if one.health == "unhealthy":
+        said = last_line(one.said, 300)
+        return "it says unhealthy" + (": " + said if said else "")
+    return ""
+
+
+def _not_completed(one: Container) -> str:
+    if one.state in ("exited", "stopped") and one.exit_code != 0:
+        return "it ended with status %d" % one.exit_code
+    return ""

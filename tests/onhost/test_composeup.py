@@ -1,0 +1,143 @@
+"""A new stack starts as its file demands, or says what it waits for in vain."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployguard.onhost import compose
+from deployguard.onhost.containers import EngineFailed
+from deployguard.onhost.system import Completed
+from tests.onhost.fake_engine import FakeEngine, container
+
+CONFIG = """\
+services:
+  api:
+    depends_on:
+      db:
+        condition: service_healthy
+      migrate:
+        condition: service_completed_successfully
+    image: api
+  db:
+    image: db
+  debug:
+    image: debug
+    profiles:
+    - debug
+  migrate:
+    depends_on:
+      db:
+        condition: service_started
+    image: migrate
+"""
+
+
+class Stack(FakeEngine):
+    """An engine with a tool that makes the containers it is asked for; they live as told."""
+
+    def __init__(self, **lives: list[dict[str, Any]]) -> None:
+        super().__init__()
+        #: By service, what its container is after each look at it; the last stays.
+        self.lives = lives
+        self.asked: list[list[str]] = []
+
+    def run(self, argv: Any, **options: Any) -> Completed:
+        """The tool, or the engine."""
+        words = list(argv)
+        if words[0] != "docker-compose":
+            if words[1] == "inspect":
+                self._live()
+            return super().run(argv, **options)
+        self.asked.append(words[3:])
+        if words[-1] == "config":
+            return Completed(tuple(argv), 0, CONFIG.encode(), b"", False, 0.0)
+        names = words[words.index("--no-deps") + 1 :] if "--no-deps" in words else []
+        for name in names or ["api", "db", "migrate"]:
+            self.containers.append(container(name, "created"))
+        return Completed(tuple(argv), 0, b"", b"", False, 0.0)
+
+    def _live(self) -> None:
+        for number, one in enumerate(self.containers):
+            name = one["Config"]["Labels"]["com.docker.compose.service"]
+            if one["State"]["Status"] != "created" and self.lives.get(name):
+                lives = self.lives[name]
+                more = lives.pop(0) if len(lives) > 1 else lives[0]
+                self.containers[number] = container(name, **{"state": "running", **more})
+
+    def started(self) -> list[str]:
+        """The services, in the order in which they were started."""
+        return [words[1].split("-")[1] for words in self.told if words[0] == "start"]
+
+
+def _up(engine: Stack, record: Path, **more: Any) -> None:
+    call = {"project": "shop", "directory": "/srv/shop", "files": [], "profiles": [], "env": {}}
+    base = {"engine": "docker", "project": "shop", "env": {}, "record": str(record), "verb": "up"}
+    up = {"started": call, "tool": ["docker-compose"], "by_level": False, "timeout": 10.0}
+    compose.perform({**base, **up, **more}, engine)
+
+
+HEALTHY = {"health": "healthy"}
+STARTING = {"health": "starting"}
+
+
+def test_each_when_what_it_needs_is_as_its_file_demands(tmp_path: Path) -> None:
+    """Healthy, or run to its end; and the host keeps how it was started."""
+    record = tmp_path / "app.stack"
+    engine = Stack(db=[STARTING, STARTING, HEALTHY], migrate=[{}, {}, {"state": "exited"}])
+    _up(engine, record)
+    assert engine.started() == ["db", "migrate", "api"]
+    assert engine.asked[1] == ["up", "--no-start", "--no-build"]
+    assert json.loads(record.read_text())["services"] == ["api", "db", "migrate"]
+    assert record.stat().st_mode & 0o777 == 0o600
+
+
+def test_by_level(tmp_path: Path) -> None:
+    """For a tool that asks for states when it only makes containers; and nothing of a profile."""
+    engine = Stack(db=[HEALTHY], migrate=[{"state": "exited"}])
+    _up(engine, tmp_path / "app.stack", by_level=True)
+    made = [words[3:] for words in engine.asked if words[0] == "up"]
+    assert made == [["--no-deps", "db"], ["--no-deps", "migrate"], ["--no-deps", "api"]]
+
+
+@pytest.mark.parametrize(
+    ("db", "migrate", "said"),
+    [
+        (
+            [{"health": "starting", "restarts": 3, "exit_code": 1}],
+            [{"state": "exited"}],
+            "api needs db to be healthy: it restarts over and over, exit status 1",
+        ),
+        (
+            [{"state": "exited", "exit_code": 2}],
+            [{"state": "exited"}],
+            "api needs db to be healthy: it ended with status 2",
+        ),
+        (
+            [{"health": "unhealthy", "said": "curl: not found"}],
+            [{"state": "exited"}],
+            "api needs db to be healthy: it says unhealthy: curl: not found",
+        ),
+        ([{}], [{"state": "exited"}], "api needs db to be healthy: it has no health check"),
+        ([STARTING], [{"state": "exited"}], "api needs db to be healthy: it was not in time"),
+        (
+            [HEALTHY],
+            [{"state": "exited", "exit_code": 4}],
+            "api needs migrate to be completed successfully: it ended with status 4",
+        ),
+    ],
+)
+def test_what_is_waited_for_in_vain(
+    tmp_path: Path, db: list[dict[str, Any]], migrate: list[dict[str, Any]], said: str
+) -> None:
+    """Who needs whom, and what that one says of itself; and not without end."""
+    engine = Stack(db=db, migrate=migrate)
+    with pytest.raises(EngineFailed) as caught:
+        _up(engine, tmp_path / "app.stack")
+    assert str(caught.value) == said
+    assert "api" not in engine.started()
+    assert engine.time <= 1011.0
+    assert not (tmp_path / "app.stack").exists()
