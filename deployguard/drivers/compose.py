@@ -85,7 +85,8 @@ class _Stack:
         self._seen = observed
         #: How what runs was started.
         self._old: _Call = observed.get("started", self._new)
-        self._tool: list[str] = list(observed.get("tool", ["docker", "compose"]))
+        self._old_tool: list[str] = list(observed.get("tool", ["docker", "compose"]))
+        self._new_tool: list[str] = list(observed.get("next", {}).get("tool", self._old_tool))
         self._engine = str(observed.get("engine", "docker"))
         self._services: Mapping[str, Mapping[str, int]] = observed.get("services", {})
         self._levels: list[list[str]] = observed.get("levels", [])
@@ -127,7 +128,9 @@ class _Stack:
             # It does not see that an image, or the file, is another one now.
             do.append(self._containers("drop", new, ids=[], timeout=self._service.timeout))
         timeout = self._service.timeout
-        up = {"started": new, "tool": self._tool, "by_level": self._old_tool, "timeout": timeout}
+        version = self._seen.get("next", self._seen).get("version", "")
+        by_level = self._podman or _is_1(version)
+        up = {"started": new, "tool": self._new_tool, "by_level": by_level, "timeout": timeout}
         do.append(self._containers("up", new, **up))
         undo = [
             self._containers(
@@ -163,9 +166,11 @@ class _Stack:
             words = ["up", "--no-start", "--no-build", *self._never_pull(), *scale]
             yield self._run(self._old, [*words, "--no-deps", *group])
         yield self._retag()
+        tended = [] if self._by_level else self._seen.get("tended", [])
         yield self._containers(
             "start",
             self._old,
+            **({"tended": tended, "started": self._old, "tool": self._old_tool} if tended else {}),
             levels=self._levels,
             running={name: one["running"] for name, one in self._services.items()},
             healthy=sorted(name for name, one in self._services.items() if one["healthy"]),
@@ -182,7 +187,7 @@ class _Stack:
         known = [[name for name in level if name in self._services] for level in self._levels]
         listed = {name for level in known for name in level}
         known.append(sorted(set(self._services) - listed))
-        waves = known if self._old_tool else [[name for level in known for name in level]]
+        waves = known if self._by_level else [[name for level in known for name in level]]
         for wave in waves:
             left = wave
             while left:
@@ -200,11 +205,12 @@ class _Stack:
         return self._engine == "podman"
 
     @property
-    def _old_tool(self) -> bool:
-        return self._podman or str(self._seen.get("version", "")).startswith("1.")
+    def _by_level(self) -> bool:
+        """Of the tool that brings the old stack back."""
+        return self._podman or _is_1(self._seen.get("version", ""))
 
     def _never_pull(self) -> list[str]:
-        return [] if self._old_tool else ["--pull=never"]
+        return [] if self._by_level else ["--pull=never"]
 
     def _retag(self) -> Action:
         return self._containers("retag", self._old, tags=self._seen.get("tags", {}))
@@ -225,7 +231,8 @@ class _Stack:
         }
 
     def _run(self, call: _Call, words: Sequence[str]) -> Action:
-        argv = [*compose.command(call, self._tool), *words]
+        tool = self._old_tool if call is self._old else self._new_tool
+        argv = [*compose.command(call, tool), *words]
         return run(argv, cwd=call["directory"], env=call["env"], timeout=self._service.timeout)
 
 
@@ -246,6 +253,11 @@ def _call(component: Component, site: Site, directory: str) -> _Call:
 
 def _project(component: Component) -> str:
     return project_of(component, _service(component))
+
+
+def _is_1(version: str) -> bool:
+    """docker-compose 1 asks for the state of what a service needs when it only makes containers."""
+    return str(version).startswith("1.")
 
 
 def _record(site: Site) -> str:

@@ -8,7 +8,9 @@ starts the old stack as it was started, and not as the newest plan would.
 The question ``compose`` answers (see :func:`observe`)
 
 ``tool``, ``engine``, ``version``
-    What is on the host; ``tool`` is an argv.
+    What started what runs; ``tool`` is an argv.
+``next``
+    ``tool`` and ``version`` for the new stack: the plan may name another tool of the same engine.
 ``started``
     The call that started what runs, or the plan's where deployguard did not start it.
 ``recorded``
@@ -20,6 +22,8 @@ The question ``compose`` answers (see :func:`observe`)
 ``images``, ``refs``, ``tags``, ``ids``
     By service the id of the image that it runs and the name it was made from; by name of an image
     the id that it leads to now, which may be another one; ids of the containers.
+``tended``
+    Services whose start is more than the engine's, see :mod:`deployguard.onhost.composefile`.
 ``networks``, ``config``
     Names of the project's networks; a hash of the resolved file, env files and all.
 ``refused``
@@ -92,9 +96,20 @@ def observe(question: Dict[str, Any], system: System) -> Dict[str, Any]:
 def _observe(call: Call, system: System) -> Dict[str, Any]:
     recorded = read_json(call["record"])
     started = dict(call, **recorded["started"]) if recorded else call
-    tool = find_tool(started["tool"], started.get("env"))
+    wanted = find_tool(call["tool"], call.get("env"))
+    tool = _started_by(started, wanted)
     engine = Engine(tool.engine, started["project"], started.get("env"), system)
     found = engine.containers()
+    if tool.engine != wanted.engine:
+        if found:
+            raise EngineFailed(
+                "project %s runs under %s, and the plan's tool is %s"
+                % (started["project"], tool.engine, " ".join(wanted.argv)),
+                "take it down there first, or leave `tool` as it was",
+            )
+        tool = wanted
+        engine = Engine(tool.engine, started["project"], started.get("env"), system)
+        found = engine.containers()
     text = _config(started, tool, system, needed=bool(found))
     services = composefile.services(text or "")
     version = _version(tool, system, started.get("env"))
@@ -102,6 +117,10 @@ def _observe(call: Call, system: System) -> Dict[str, Any]:
         "tool": tool.argv,
         "engine": tool.engine,
         "version": version,
+        "next": {
+            "tool": wanted.argv,
+            "version": version if wanted == tool else _version(wanted, system, call.get("env")),
+        },
         "started": started,
         "recorded": recorded,
         "services": _by_service(found),
@@ -110,9 +129,18 @@ def _observe(call: Call, system: System) -> Dict[str, Any]:
         "refs": {one.service: one.ref for one in found if _leads(one.ref)},
         "tags": _tags(services, found, tool, version, engine),
         "ids": sorted(one.id for one in found),
+        "tended": sorted(one.name for one in services.values() if one.tended),
         "networks": engine.networks(),
         "config": None if text is None else hashlib.sha256(text.encode()).hexdigest(),
     }
+
+
+def _started_by(started: Call, wanted: Tool) -> Tool:
+    """The tool that started what runs; the plan's, where that one is gone from the host."""
+    try:
+        return find_tool(started["tool"], started.get("env"))
+    except EngineFailed:
+        return wanted
 
 
 def _config(call: Call, tool: Tool, system: System, *, needed: bool) -> Optional[str]:
@@ -280,6 +308,13 @@ def _start(action: Action, engine: Engine, system: System) -> None:
             count = int(action["running"][name])
             if len(mine) < count:
                 troubles.append("%s: %d of %d containers are there" % (name, len(mine), count))
+            if name in action.get("tended", ()) and len(mine) == count:
+                call = action["started"]
+                argv = command(call, action["tool"])
+                done = composeup.tend(call, argv, name, count, action, system)
+                if not done.ok:
+                    troubles.append("%s: %s" % (name, done.describe()))
+            # That started them, or they are started at least.
             for one in mine[:count]:
                 done = engine.run("start", one.id, timeout=action["timeout"])
                 if not done.ok:

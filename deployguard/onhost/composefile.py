@@ -12,13 +12,16 @@ from typing import Dict, Iterable, List, NamedTuple, Sequence, Set
 _LINE = re.compile(r"^( *)(- )?(.*)$")
 _KEY = re.compile(r"""^("(?:[^"\\]|\\.)*"|'(?:[^']|'')*'|[^\s'"][^:]*):(?:\s+(.*))?$""")
 _NEEDS = ("depends_on", "links", "volumes_from")
+_TENDED = ("configs", "secrets", "pre_start", "post_start")
 
 
 class Service(NamedTuple):
     """One service; ``image`` is empty where it has none of its own and is built.
 
     ``conditions`` says what has to be true of some of those that it needs before it is started;
-    ``profiles`` which of them have to be asked for, or it is not part of the stack.
+    ``profiles`` which of them have to be asked for, or it is not part of the stack. With ``tended``
+    there is more to its start than the engine does: compose 2 puts secrets and configs into the
+    container and runs hooks.
     """
 
     name: str
@@ -27,6 +30,7 @@ class Service(NamedTuple):
     needs: List[str]
     conditions: Dict[str, str]
     profiles: List[str]
+    tended: bool
 
 
 def services(text: str) -> Dict[str, Service]:
@@ -43,7 +47,7 @@ def services(text: str) -> Dict[str, Service]:
             inside = rest.startswith("services:")
         elif inside and indent == 2 and not item:
             name, key = _key(rest)[0], ""
-            found[name] = Service(name, "", False, [], {}, [])
+            found[name] = Service(name, "", False, [], {}, [], False)
         elif inside and name and indent == 4 and not item:
             key, value = _key(rest)
             found[name] = _with(found[name], key, value)
@@ -94,6 +98,8 @@ def _with(service: Service, key: str, value: str) -> Service:
         return service._replace(image=_scalar(value))
     if key == "build":
         return service._replace(build=True)
+    if key in _TENDED:
+        return service._replace(tended=True)
     if key in ("network_mode", "ipc", "pid") and _scalar(value).startswith("service:"):
         service.needs.append(_scalar(value)[len("service:") :])
     return service

@@ -8,16 +8,19 @@ what they say of themselves.
 
 from __future__ import annotations
 
+import os
 from typing import Any, Dict, List
 
 from deployguard.onhost import composefile
 from deployguard.onhost.containers import Container, Engine, EngineFailed, reason
 from deployguard.onhost.excerpts import last_line
-from deployguard.onhost.system import System
+from deployguard.onhost.system import Completed, System
 
 #: A service that waits for another may well crash once or twice; more often, it is no use waiting.
 HOPELESS = 3
 
+#: Compose 2 starts the containers of one service as they are, and no other's.
+_TEND = ("up", "-d", "--no-build", "--pull=never", "--no-recreate", "--no-deps")
 _NEVER_STARTED = ("created", "configured", "initialized")
 _POLL = 0.2
 
@@ -37,8 +40,10 @@ def start(
         return _leave_it_to_the_tool(call, argv, action, engine, system)
     if not config.ok:
         raise EngineFailed(config.describe())
-    asked = [*call["profiles"], *(call["env"] or {}).get("COMPOSE_PROFILES", "").split(",")]
-    services = composefile.asked_for(composefile.services(config.text), asked)
+    services = composefile.services(config.text)
+    if action["by_level"]:
+        # The newer tool leaves out what nobody asked for.
+        services = composefile.asked_for(services, _profiles(call))
     levels = composefile.levels({name: one.needs for name, one in services.items()})
     for group in levels if action["by_level"] else [[]]:
         words = ["up", "--no-start", "--no-build", *(["--no-deps"] if group else []), *group]
@@ -48,15 +53,61 @@ def start(
     for name in (name for level in levels for name in level):
         for needed, condition in services[name].conditions.items():
             _await(name, needed, condition, deadline, engine, system)
-        for one in engine.containers():
-            if one.service == name and one.state != "running":
-                started = engine.run("start", one.id, timeout=action["timeout"])
-                if not started.ok:
-                    raise EngineFailed("%s: %s" % (name, reason(started)[0]))
+        if services[name].tended and not action["by_level"]:
+            started = _tool(call, [*argv, *_TEND, name], action, system)
+            if not started.ok:
+                raise EngineFailed("%s: %s" % (name, started.describe()))
+        else:
+            _start(name, engine, action["timeout"])
     return sorted(services)
 
 
-def _tool(call: Dict[str, Any], argv: List[str], action: Dict[str, Any], system: System) -> Any:
+def _start(name: str, engine: Engine, timeout: float) -> None:
+    for one in engine.containers():
+        if one.service == name and one.state != "running":
+            started = engine.run("start", one.id, timeout=timeout)
+            if not started.ok:
+                raise EngineFailed("%s: %s" % (name, reason(started)[0]))
+
+
+def tend(
+    call: Dict[str, Any],
+    argv: List[str],
+    name: str,
+    count: int,
+    action: Dict[str, Any],
+    system: System,
+) -> Completed:
+    """Have the tool start the ``count`` containers of one service, as they are, and no other's."""
+    return _tool(call, [*argv, *_TEND, "--scale=%s=%d" % (name, count), name], action, system)
+
+
+def _profiles(call: Dict[str, Any]) -> List[str]:
+    """The profiles that are asked for, as the tool finds them."""
+    if call["profiles"]:
+        return list(call["profiles"])
+    given = (call["env"] or {}).get("COMPOSE_PROFILES", os.environ.get("COMPOSE_PROFILES"))
+    if given is None:
+        given = _env_file(os.path.join(call["directory"], call["env_file"] or ".env"))
+    return given.split(",")
+
+
+def _env_file(path: str) -> str:
+    found = ""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                key, _, value = line.partition("=")
+                if key.strip() == "COMPOSE_PROFILES":
+                    found = value.strip().strip("'\"")
+    except OSError:
+        pass
+    return found
+
+
+def _tool(
+    call: Dict[str, Any], argv: List[str], action: Dict[str, Any], system: System
+) -> Completed:
     return system.run(
         argv,
         env=call["env"],

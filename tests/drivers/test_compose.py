@@ -101,6 +101,25 @@ def test_the_new_tool_creates_all_at_once() -> None:
     assert created[0][4:8] == ["up", "--no-start", "--no-build", "--pull=never"]
 
 
+def test_the_new_tool_starts_what_it_puts_something_into() -> None:
+    """Secrets and configs that are no files, and hooks, are its own; the older one has none."""
+    seen = _seen(tool=["docker", "compose"], version="2.26.1", tended=["db"])
+    start = _steps(seen).stop[0]["undo"][-1]
+    assert (start["tended"], start["tool"]) == (["db"], ["docker", "compose"])
+    assert start["started"]["project"] == "shop"
+    assert "tended" not in _steps(_seen(tended=["db"])).stop[0]["undo"][-1]
+
+
+def test_another_tool_for_the_new_stack() -> None:
+    """What runs comes back with the tool that started it."""
+    steps = _steps(_seen(next={"tool": ["docker", "compose"], "version": "2.26.1"}))
+    up = steps.start[0]["do"][0]
+    assert (up["tool"], up["by_level"]) == (["docker", "compose"], False)
+    assert steps.prepare[1]["do"][0]["argv"][:2] == ["docker", "compose"]
+    created = [action["argv"] for action in steps.stop[0]["undo"] if action["act"] == "run"]
+    assert {argv[0] for argv in created} == {"docker-compose"} and len(created) == 3
+
+
 def test_two_images_of_one_name() -> None:
     """One service was made anew after a build and the other was not: each gets its own again."""
     images = {"db": "d1", "api": "a2", "worker": "a1", "off": "o1"}

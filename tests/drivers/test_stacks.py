@@ -13,7 +13,7 @@ from deployguard.cli import diagnosis
 from deployguard.errors import ActionFailed
 from deployguard.plan.model import Plan
 from deployguard.testing import DriverCase, Trial
-from tests.drivers.stacks import BASE, compose_case
+from tests.drivers.stacks import BASE, compose_case, plugin_on
 from tests.fleet import Fleet
 from tests.fleet import Host as Machine
 
@@ -21,7 +21,8 @@ Write = Callable[[str, str], None]
 
 LOOP = "trap 'exit 0' TERM; while :; do sleep 1 & wait $$!; done"
 
-#: Four services, one after the other; `store` says unhealthy, and has for years.
+#: Three services, one after the other; `store` says unhealthy, and has for years. `api` sees
+#: whether `queue` was found healthy before.
 CHAIN = f"""\
 services:
   store:
@@ -30,21 +31,26 @@ services:
     healthcheck: {{test: [CMD, /bin/false], interval: 1s, retries: 1}}
   queue:
     image: {BASE}
-    command: [sh, -c, "{LOOP}"]
-    healthcheck: {{test: [CMD, /bin/true], interval: 1s}}
+    command: [sh, -c, "rm -f /flag/checked; {LOOP}"]
+    healthcheck: {{test: [CMD, touch, /flag/checked], interval: 1s}}
+    volumes: [flag:/flag]
     depends_on: [store]
   api:
     image: {BASE}
-    command: [sh, -c, "{LOOP}"]
+    command: [sh, -c, "ls /flag > /found; {LOOP}"]
+    volumes: [flag:/flag]
     depends_on: {{queue: {{condition: service_healthy}}, store: {{condition: service_healthy}}}}
+volumes: {{flag: {{}}}}
 """
 
 
 class Stack:
     """One stack on the host with the engines, and its containers as the engine sees them."""
 
-    def __init__(self, fleet: Fleet, machine: Machine, directory: Path) -> None:
-        self.case = compose_case(fleet, machine, directory, "docker-compose")
+    def __init__(
+        self, fleet: Fleet, machine: Machine, directory: Path, tool: str = "docker-compose"
+    ) -> None:
+        self.case = compose_case(fleet, machine, directory, tool)
         self.machine = machine
         self.directory = directory
         self.name = Path(self.case.component("v1").path).name
@@ -104,14 +110,15 @@ def test_a_restore_is_not_held_up_by_what_was_never_healthy(stack: Stack) -> Non
 
     Those that were healthy are waited for, those that were not are not, and all start in order.
     """
-    stack.write("v1", CHAIN.replace("condition: service_healthy", "condition: service_started"))
-    _commit(stack.switched("v1"))
-    # The file that is live now is stricter than what runs, as somebody left it.
-    live = CHAIN.replace(
-        "store: {condition: service_healthy}", "store: {condition: service_healthy}"
+    lenient = CHAIN.replace(
+        "store: {condition: service_healthy}", "store: {condition: service_started}"
     )
+    assert lenient != CHAIN
+    stack.write("v1", lenient)
+    _commit(stack.switched("v1"))
     stack.write("v2", f"services: {{other: {{image: {BASE}, command: [sleep, '100']}}}}\n")
-    stack.machine.write(f"/srv/{stack.name}/docker-compose.yml", live)
+    # The file that is live now is stricter than what runs, as somebody left it.
+    stack.machine.write(f"/srv/{stack.name}/docker-compose.yml", CHAIN)
     before = stack.containers()
     trial = stack.switched("v2")
     assert stack.containers()["other"]["State"]["Running"]
@@ -121,8 +128,8 @@ def test_a_restore_is_not_held_up_by_what_was_never_healthy(stack: Stack) -> Non
     assert all(one["State"]["Running"] for one in after.values())
     started = [after[name]["State"]["StartedAt"] for name in ("store", "queue", "api")]
     assert started == sorted(started)
-    checked = after["queue"]["State"]["Health"]["Log"][0]["End"]
-    assert checked < after["api"]["State"]["StartedAt"], "api started before queue was healthy"
+    found = stack.machine.run(["docker", "exec", after["api"]["Id"], "cat", "/found"])
+    assert found.stdout == b"checked\n", "api started before queue was healthy"
 
 
 def test_the_very_images_that_ran(stack: Stack) -> None:
@@ -230,6 +237,29 @@ def test_the_old_environment(stack: Stack, engines: Fleet) -> None:
     assert stack.containers()["front"]["Args"] == ["100"]
 
 
+def test_another_tool_from_now_on(stack: Stack) -> None:
+    """The new version is started with the plan's; the old one comes back with its own."""
+    plugin_on(stack.machine)
+    given = stack.case
+    tools = {"v1": "docker-compose", "v2": "docker compose"}
+
+    def component(version: str) -> Any:
+        plain = given.component(version).model_dump(by_alias=True)
+        plain["service"]["compose"]["tool"] = tools[version]
+        return type(given.component(version)).model_validate(plain)
+
+    stack.case = DriverCase(**{**vars(given), "component": component})
+    stack.case.deploy("v1")
+    old = stack.containers()["web"]["Name"]
+    trial = stack.switched("v2")
+    assert stack.containers()["web"]["Name"] != old, "the two name containers in different ways"
+    _restore(trial)
+    assert stack.containers()["web"]["Name"] == old
+    stack.case.await_served("v1")
+    _commit(stack.switched("v2"))
+    stack.case.await_served("v2")
+
+
 def _refused(stack: Stack) -> str:
     before = stack.containers()
     with pytest.raises(ActionFailed) as caught:
@@ -288,3 +318,36 @@ def test_a_daemon_that_is_down_is_refused(stack: Stack) -> None:
         assert status == "failed" and "Is the docker daemon running" in message
     finally:
         stack.machine.run(["systemctl", "start", *units])
+
+
+WITH_CONFIG = f"""\
+services:
+  front:
+    image: {BASE}
+    command: [sh, -c, "cat /note > /said; {LOOP}"]
+    environment: {{VERSION: VERSION_HERE}}
+    configs: [{{source: note, target: /note}}]
+configs: {{note: {{content: "from VERSION_HERE"}}}}
+"""
+
+
+def test_what_the_new_tool_puts_into_a_container(engines: Fleet, tmp_path: Path) -> None:
+    """A config that stands in the file is there when the program starts, and so after a restore."""
+    plugin_on(engines.hosts[0])
+    stack = Stack(engines, engines.hosts[0], tmp_path, "docker compose")
+    for version in ("v1", "v2"):
+        stack.write(version, WITH_CONFIG.replace("VERSION_HERE", version))
+
+    def said() -> str:
+        argv = ["docker", "exec", stack.containers()["front"]["Id"], "cat", "/said"]
+        return stack.machine.run(argv).stdout.decode()
+
+    try:
+        _commit(stack.switched("v1"))
+        assert said() == "from v1"
+        trial = stack.switched("v2")
+        assert said() == "from v2"
+        _restore(trial)
+        assert said() == "from v1"
+    finally:
+        stack.down()

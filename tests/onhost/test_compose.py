@@ -187,3 +187,23 @@ def test_a_daemon_that_is_down_is_said_with_its_mend(programs: Path, tmp_path: P
     refused = compose.observe(question, engine)["refused"]
     assert "Is the docker daemon running?" in refused["message"]
     assert "systemctl start docker" in refused["hint"]
+
+
+def test_a_tool_of_another_engine_is_refused(programs: Path, tmp_path: Path) -> None:
+    """Two engines would run the stack twice; with nothing there it is the plan's from now on."""
+    for name in ("docker", "docker-compose", "podman", "podman-compose"):
+        _program(programs, name)
+    record = tmp_path / "app.stack"
+    env = {"PATH": str(programs), "HOME": str(tmp_path), "DOCKER_CONFIG": str(tmp_path)}
+    call = {"tool": "docker-compose", "project": "shop", "directory": str(tmp_path), "env": env}
+    record.write_text(json.dumps({"started": call, "services": ["api"]}))
+    question = {"field": "stack", "kind": "compose", **call, "record": str(record)}
+    wanted = {**question, "tool": "podman-compose"}
+    refused = compose.observe(wanted, FakeEngine(container("api")))["refused"]
+    said = "project shop runs under docker, and the plan's tool is podman-compose"
+    assert (refused["message"], "take it down there" in refused["hint"]) == (said, True)
+    observed = compose.observe(wanted, FakeEngine())
+    assert (observed["tool"], observed["engine"]) == (["podman-compose"], "podman")
+    # The one that started it is gone from the host: the plan's has to do.
+    (programs / "docker-compose").unlink()
+    assert compose.observe(wanted, FakeEngine())["next"]["tool"] == ["podman-compose"]

@@ -74,7 +74,7 @@ def test_what_docker_compose_1_prints() -> None:
     assert found["api"].needs == ["db", "cache"] and found["api"].image == "shop/api:v1"
     assert found["cache"].needs == ["db"]
     assert found["api"].conditions == {"db": "service_healthy", "cache": "service_started"}
-    assert found["db"] == composefile.Service("db", "", True, [], {}, [])
+    assert found["db"] == composefile.Service("db", "", True, [], {}, [], False)
     assert found["proxy"].needs == ["api", "api"] and found["proxy"].image == "nginx:1.25"
 
 
@@ -98,6 +98,16 @@ def test_profiles() -> None:
     found = composefile.services(text)
     assert list(composefile.asked_for(found, [])) == ["a"]
     assert list(composefile.asked_for(found, ["", "test"])) == ["a", "b"]
+
+
+def test_what_the_tool_does_at_a_start() -> None:
+    """Compose 2 puts in what is no file of the host; what only looks like it counts for nothing."""
+    text = (
+        "services:\n  a:\n    configs:\n      - source: x\n        target: /x\n"
+        "  b:\n    environment:\n      configs: x\n  c:\n    post_start:\n      - command: [x]\n"
+        "configs:\n  x:\n    content: one\n"
+    )
+    assert [one.name for one in composefile.services(text).values() if one.tended] == ["a", "c"]
 
 
 def test_levels() -> None:

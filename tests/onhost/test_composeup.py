@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ class Stack(FakeEngine):
         #: By service, what its container is after each look at it; the last stays.
         self.lives = lives
         self.asked: list[list[str]] = []
+        self.config = CONFIG
 
     def run(self, argv: Any, **options: Any) -> Completed:
         """The tool, or the engine."""
@@ -53,10 +55,16 @@ class Stack(FakeEngine):
                 self._live()
             return super().run(argv, **options)
         self.asked.append(words[3:])
+        if "-d" in words:
+            for one in self.containers:
+                if f"-{words[-1]}-" in one["Id"]:
+                    self.told.append(["start", one["Id"]])
+                    one["State"]["Status"] = "running"
+            return Completed(tuple(argv), 0, b"", b"", False, 0.0)
         if words[-1] == "config":
-            return Completed(tuple(argv), 0, CONFIG.encode(), b"", False, 0.0)
+            return Completed(tuple(argv), 0, self.config.encode(), b"", False, 0.0)
         names = words[words.index("--no-deps") + 1 :] if "--no-deps" in words else []
-        for name in names or ["api", "db", "migrate"]:
+        for name in names or re.findall(r"^  (\w+):", self.config, re.MULTILINE):
             self.containers.append(container(name, "created"))
         return Completed(tuple(argv), 0, b"", b"", False, 0.0)
 
@@ -74,7 +82,14 @@ class Stack(FakeEngine):
 
 
 def _up(engine: Stack, record: Path, **more: Any) -> None:
-    call = {"project": "shop", "directory": "/srv/shop", "files": [], "profiles": [], "env": {}}
+    call = {
+        "project": "shop",
+        "directory": str(record.parent),
+        "files": [],
+        "env_file": None,
+        "profiles": [],
+        "env": {},
+    }
     base = {"engine": "docker", "project": "shop", "env": {}, "record": str(record), "verb": "up"}
     up = {"started": call, "tool": ["docker-compose"], "by_level": False, "timeout": 10.0}
     compose.perform({**base, **up, **more}, engine)
@@ -84,10 +99,15 @@ HEALTHY = {"health": "healthy"}
 STARTING = {"health": "starting"}
 
 
+#: What compose 2 prints: nothing of a profile that nobody asked for.
+CONFIG_2 = CONFIG[: CONFIG.index("\n  debug:")] + CONFIG[CONFIG.index("\n  migrate:") :]
+
+
 def test_each_when_what_it_needs_is_as_its_file_demands(tmp_path: Path) -> None:
     """Healthy, or run to its end; and the host keeps how it was started."""
     record = tmp_path / "app.stack"
     engine = Stack(db=[STARTING, STARTING, HEALTHY], migrate=[{}, {}, {"state": "exited"}])
+    engine.config = CONFIG_2
     _up(engine, record)
     assert engine.started() == ["db", "migrate", "api"]
     assert engine.asked[1] == ["up", "--no-start", "--no-build"]
@@ -101,6 +121,50 @@ def test_by_level(tmp_path: Path) -> None:
     _up(engine, tmp_path / "app.stack", by_level=True)
     made = [words[3:] for words in engine.asked if words[0] == "up"]
     assert made == [["--no-deps", "db"], ["--no-deps", "migrate"], ["--no-deps", "api"]]
+
+
+def test_what_is_put_in_at_a_start(tmp_path: Path) -> None:
+    """Compose 2 starts itself what it puts secrets or configs into; and that alone."""
+    engine = Stack(db=[HEALTHY], migrate=[{"state": "exited"}])
+    engine.config = CONFIG_2.replace("    image: db\n", "    image: db\n    secrets:\n      - x\n")
+    _up(engine, tmp_path / "app.stack")
+    assert engine.started() == ["db", "migrate", "api"]
+    (tended,) = [words for words in engine.asked if "-d" in words]
+    assert {"--no-deps", "--no-recreate", "--no-build", "--pull=never"} < set(tended)
+    assert tended[-1] == "db"
+
+
+@pytest.mark.parametrize(
+    ("env", "env_file", "debug"),
+    [
+        ({}, "", False),
+        ({}, "COMPOSE_PROFILES=debug", True),
+        ({}, 'A=b\nCOMPOSE_PROFILES = "x,debug"\n', True),
+        ({"COMPOSE_PROFILES": "other"}, "COMPOSE_PROFILES=debug", False),
+        ({"COMPOSE_PROFILES": "other,debug"}, "", True),
+    ],
+)
+def test_profiles_that_the_environment_asks_for(
+    tmp_path: Path,
+    env: dict[str, str],
+    env_file: str,
+    debug: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """docker-compose 1 prints all services, and makes what it is told by name."""
+    monkeypatch.delenv("COMPOSE_PROFILES", raising=False)
+    (tmp_path / ".env").write_text(env_file)
+    engine = Stack(db=[HEALTHY], migrate=[{"state": "exited"}])
+    call = {
+        "project": "shop",
+        "directory": str(tmp_path),
+        "files": [],
+        "env_file": None,
+        "profiles": [],
+        "env": env,
+    }
+    _up(engine, tmp_path / "app.stack", by_level=True, started=call)
+    assert ("debug" in engine.started()) == debug
 
 
 @pytest.mark.parametrize(
