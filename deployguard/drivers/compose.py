@@ -14,6 +14,7 @@ were.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -61,7 +62,7 @@ class ComposeDriver:
             "tool": service.tool,
             "project": _project(component),
             "env": dict(service.env),
-            "record": _record(site),
+            "record": _record(component, site),
             "one_shot": list(service.one_shot),
         }
 
@@ -247,7 +248,7 @@ def _call(component: Component, site: Site, directory: str) -> _Call:
         "env_file": service.env_file,
         "profiles": list(service.profiles),
         "env": dict(service.env),
-        "record": _record(site),
+        "record": _record(component, site),
     }
 
 
@@ -260,8 +261,10 @@ def _is_1(version: str) -> bool:
     return str(version).startswith("1.")
 
 
-def _record(site: Site) -> str:
-    return f"{site.service_stem}.stack"
+def _record(component: Component, site: Site) -> str:
+    """Of this path: another plan may have a component of the same name on the host."""
+    mark = hashlib.sha256(component.path.encode()).hexdigest()[:8]
+    return f"{site.service_stem}-{mark}.stack"
 
 
 def _live(component: Component) -> str:

@@ -180,6 +180,16 @@ def test_the_first_deploy() -> None:
     assert (clear["verb"], clear["keep"], clear["networks"]) == ("clear", [], [])
 
 
+def test_two_plans_with_a_component_of_one_name() -> None:
+    """What the host keeps of one stack is not taken for the other's."""
+    found = {
+        ComposeDriver().observe(_component().model_copy(update={"path": path}), SITE)[0]["record"]
+        for path in ("/srv/shop", "/srv/wiki")
+    }
+    assert len(found) == 2
+    assert {record.rpartition("/")[0] for record in found} == {"/state/services"}
+
+
 @pytest.mark.parametrize(
     ("path", "layout", "service", "argv"),
     [
