@@ -89,7 +89,7 @@ def next_step(incident: Incident) -> str:
 
 
 def _facts(incident: Incident, now: float) -> Iterator[Line]:
-    by = "a deploy" if incident.origin == "deploy" else "a person"
+    by = {"deploy": "a deploy", "watch": "a watch"}.get(incident.origin, "a person")
     what = _where(incident).strip(" ()")
     yield f"{f'{what}, ' if what else ''}opened by {by} {relative(incident.opened_at, now)}", None
     if incident.impact_at is not None:

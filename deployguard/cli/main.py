@@ -30,6 +30,7 @@ COMMANDS = {
     "history": "List the transactions of this machine, or show one.",
     "rollback": "Go back to a version the hosts have kept.",
     "recover": "Finish what an interrupted run left.",
+    "watch": "Look at the checks after the deploy; tell of what fails.",
     "incident": "Open, show and close incidents.",
     "postmortem": "Draft, check and render post-mortems.",
     "metrics": "Count deploys and incidents, by week, month or quarter.",

@@ -164,7 +164,7 @@ def _timed(row: dict[str, Any], of_failure: bool) -> Timed:
 
 def _failed_check(row: Mapping[str, Any]) -> str:
     """``check failed: web http http``: which check of which component, without its words."""
-    if row["origin"] != "deploy":
+    if row["origin"] not in ("deploy", "watch"):
         return ""
     first = next(iter(json.loads(row["signature"])), "")
     check, colon, _ = first.partition(": ")

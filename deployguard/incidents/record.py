@@ -27,8 +27,9 @@ class Incident:
 
     ``impact_at`` is when users may first have been hit, where that is known; ``clock_at`` is what
     the targets count from: the detection, or the last time it was opened again. ``origin`` is
-    ``deploy`` or ``person``. ``signature`` has the words of the failure with what differs from one
-    time to the next masked; ``fingerprint`` is the same for the same failure of the same service.
+    ``deploy``, ``watch`` or ``person``. ``signature`` has the words of the failure with what
+    differs from one time to the next masked; ``fingerprint`` is the same for the same failure of
+    the same service.
     """
 
     id: str

@@ -83,6 +83,7 @@ from deployguard.plan.service import (
 )
 from deployguard.plan.snapshots import Snapshots, snapshots_shorthand
 from deployguard.plan.task import Dump, Task
+from deployguard.plan.watch import Watch
 
 __all__ = [
     "ApprovalGuard",
@@ -139,6 +140,7 @@ __all__ = [
     "Task",
     "TcpCheck",
     "TlsCheck",
+    "Watch",
     "Window",
     "WindowGuard",
     "Writes",
@@ -285,6 +287,10 @@ class Plan(Block):
         Snapshots | None,
         BeforeValidator(snapshots_shorthand, json_schema_input_type=str | Snapshots | None),
     ] = Field(None, description="Where what is live is kept off the hosts; its place is enough.")
+    watch: Watch = Field(
+        default_factory=lambda: Watch.model_validate({}),
+        description="How `watch` looks at the checks after the deploy.",
+    )
     always: tuple[Task, ...] = Field((), description="Run at the end, whatever the outcome.")
     source: str = Field("", exclude=True, description="Filled by the loader: path of the file.")
     places: dict[str, tuple[int, int]] = Field(

@@ -34,7 +34,7 @@ from deployguard.response.history import History
 from deployguard.rollout import transaction
 from deployguard.rollout.member import Connect
 
-__all__ = ["assess", "bounded"]
+__all__ = ["assess", "bounded", "live_version", "records"]
 
 #: Ids of what Prometheus is asked; the components' own ids have a component in front.
 _UP, _RATE, _RATE_BEFORE = "prometheus/up", "prometheus/error_rate", "prometheus/error_rate before"
@@ -95,7 +95,7 @@ def assess(
             status = session.call("status", timeout=seconds)
             moment = since if since is not None else _divide(plan, status, at, otherwise)
             components = {c: plan.components[c] for c in components_on(plan, name)}
-            versions = {c: _live_version(plan, c, status) for c in components}
+            versions = {c: live_version(plan, c, status) for c in components}
             checks = transaction.checks_of(components, versions, session.hello)
             if name == metrics_from:
                 checks += _metrics(plan, moment)
@@ -142,7 +142,8 @@ def assess(
 # --- what is asked ------------------------------------------------------------------------------
 
 
-def _records(plan: Plan, status: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
+def records(plan: Plan, status: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """What is live at the plan's paths, by component, of a host's ``status``."""
     paths = {component.path: name for name, component in plan.components.items()}
     return [(paths[r["path"]], r) for r in status["live"] if r["path"] in paths]
 
@@ -159,13 +160,14 @@ def _begun(record: Mapping[str, Any]) -> float:
 
 
 def _divide(plan: Plan, status: Mapping[str, Any], at: float, otherwise: float | None) -> float:
-    recent = [_begun(record) for _, record in _records(plan, status)]
+    recent = [_begun(record) for _, record in records(plan, status)]
     recent = [moment for moment in recent if at - moment < 24 * 3600.0]
     return max(recent, default=at - 3600.0 if otherwise is None else otherwise)
 
 
-def _live_version(plan: Plan, component: str, status: Mapping[str, Any]) -> str:
-    live = dict(_records(plan, status)).get(component)
+def live_version(plan: Plan, component: str, status: Mapping[str, Any]) -> str:
+    """The version of a component on a host; the plan's where nothing was deployed yet."""
+    live = dict(records(plan, status)).get(component)
     return plan.version if live is None else str(live["version"])
 
 
@@ -254,7 +256,7 @@ def _host(plan: Plan, name: str, answer: Mapping[str, Any]) -> HostSeen:
             _begun(record),
             tuple(str(older["version"]) for older in record["previous"]),
         )
-        for component, record in _records(plan, status)
+        for component, record in records(plan, status)
     ]
     unfinished = [
         f"transaction {one['transaction']} is unfinished ({'held' if one['held'] else one['state']}"

@@ -13,6 +13,17 @@ from deployguard.errors import Mistake
 from deployguard.incidents.record import Entry, Incident, Link
 from deployguard.incidents.statistics import Summary
 from deployguard.incidents.tally import Cause, Timed, Trend
+from deployguard.response.assessment import (
+    Assessment,
+    CheckSeen,
+    Deploy,
+    ErrorKind,
+    HostSeen,
+    LogSeen,
+    Metric,
+)
+from deployguard.response.history import Estimate, Past
+from deployguard.response.options import Option
 from deployguard.rollout.outcome import PHASES, Event, Finding, HostOutcome, Outcome
 from deployguard.rollout.preview import ComponentPreview, HostPreview, Preview
 
@@ -49,6 +60,16 @@ def test_generated_pages_are_current(name: str) -> None:
         Trend,
         Cause,
         Timed,
+        Assessment,
+        HostSeen,
+        Deploy,
+        CheckSeen,
+        Metric,
+        LogSeen,
+        ErrorKind,
+        Past,
+        Option,
+        Estimate,
     ],
 )
 def test_every_json_field_is_documented(record: type) -> None:

@@ -1,0 +1,1 @@
+"""What is told of what a watch sees, by a clock that a script moves."""
