@@ -116,6 +116,8 @@ def _component(preview: ComponentPreview) -> Iterator[tuple[str, str | None]]:
             ),
             None,
         )
+    if preview.revision:
+        yield f"    commit {preview.revision}", None
     kinds = (("+", preview.added, "green"), ("~", preview.changed, "yellow"))
     for mark, paths, color in (*kinds, ("-", preview.removed, "red")):
         for path, length in paths[:SHOWN_PATHS]:

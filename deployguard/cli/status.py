@@ -82,7 +82,8 @@ def _lines(row: dict[str, Any], plan: str) -> list[tuple[str, str | None]]:
         kept.pop(str(live.get("version")), None)
         back = f"; can go back to {', '.join(kept)}" if kept else ""
         name = live.get("component", live["path"])
-        lines.append((f"{host}: {name} {live.get('version')}{when}{back}", None))
+        stands = _standing(live.get("git") or {})
+        lines.append((f"{host}: {name} {live.get('version')}{stands}{when}{back}", None))
     for unfinished in row["unfinished"]:
         alive = "its run is gone"
         if unfinished.get("held"):
@@ -103,6 +104,13 @@ def _lines(row: dict[str, Any], plan: str) -> list[tuple[str, str | None]]:
         lines.append((f"{host}: {words}", "yellow"))
     lines += [(f"{host}: {text}", color) for text, color in _verified(row.get("verification", {}))]
     return lines or [(f"{host}: nothing was deployed here yet", None)]
+
+
+def _standing(git: dict[str, Any]) -> str:
+    """Where a git checkout stands."""
+    if not git:
+        return ""
+    return f" ({git['commit'][:12]}{' on ' + git['branch'] if git['branch'] else ''})"
 
 
 def _verified(found: dict[str, Any]) -> Iterator[tuple[str, str | None]]:

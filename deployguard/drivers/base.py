@@ -41,7 +41,8 @@ class Site:
     ``live`` is the name everybody uses (the tree, or the ``current`` link); ``tree`` is where the
     new tree is built; ``beside`` is what is exchanged with ``live``. ``files`` maps each managed
     file to the staged one beside it. ``state`` is the host's state directory and ``uid`` the user
-    the host program runs as.
+    the host program runs as. ``commit`` is what is live in a git checkout, and ``tag`` what it is
+    to be called.
     """
 
     component: str
@@ -53,6 +54,8 @@ class Site:
     exists: bool = True
     state: str = ""
     uid: int = 0
+    commit: str = ""
+    tag: str = ""
 
     @property
     def working_directory(self) -> str:

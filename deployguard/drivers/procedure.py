@@ -20,6 +20,7 @@ from deployguard.drivers.base import (
 )
 from deployguard.drivers.registry import driver_of
 from deployguard.drivers.tasks import down_steps, task_steps
+from deployguard.onhost.places import WHOLE
 from deployguard.plan.model import Component, Task
 
 __all__ = ["build"]
@@ -46,7 +47,7 @@ def build(
         )
         for name in order
     }
-    procedure: list[Operation] = []
+    procedure: list[Operation] = [_tag(name, sites[name]) for name in order if sites[name].commit]
     for name in order:
         procedure += steps[name].prepare
     procedure += task_steps(tasks, "before_stop", sites, down, dumps)
@@ -72,11 +73,17 @@ def build(
     return procedure
 
 
+def _tag(name: str, site: Site) -> Operation:
+    """Before anything moves: whatever comes, a person finds by this name what ran."""
+    made = {"act": "tag", "path": site.live, "name": site.tag, "commit": site.commit}
+    return operation(name, "tag", f"tag {site.commit[:12]} as {site.tag}", [made], [])
+
+
 def _swaps(name: str, component: Component, site: Site) -> list[Operation]:
     operations: list[Operation] = []
     for path, beside in site.files.items():
         operations.append(swap(name, f"file:{path}", f"swap {path}", path, beside))
-    if component.layout == "in_place" and component.keep and site.exists:
+    if component.layout in WHOLE and component.keep and site.exists:
         there = {"source": site.live, "target": site.beside, "patterns": list(component.keep)}
         back = {"source": site.beside, "target": site.live, "patterns": list(component.keep)}
         operations.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from deployguard.guards.base import HostView, Known, Verdict, some
+from deployguard.guards.revision import lost
 
 __all__ = ["judge", "saved"]
 
@@ -24,6 +25,8 @@ def saved(known: Known, host: HostView, name: str) -> bool:
 def _component(known: Known, host: HostView, name: str) -> Verdict:
     if saved(known, host, name):
         return Verdict("drift", True, f"{name}: hand-made changes will be saved", host.name)
+    if "git" in host.looked["components"][name]:
+        return _checkout(host, name)
     drift = host.looked["components"][name]["drift"]
     words = [
         f"{kind} {some(drift[kind])}" for kind in ("changed", "added", "removed") if drift[kind]
@@ -35,3 +38,14 @@ def _component(known: Known, host: HostView, name: str) -> Verdict:
         )
         return Verdict("drift", False, message, host.name)
     return Verdict("drift", True, f"{name}: as it was deployed", host.name)
+
+
+def _checkout(host: HostView, name: str) -> Verdict:
+    words, path = lost(host, name), host.components[name].path
+    if not words:
+        return Verdict("drift", True, f"{name}: nothing in {path} but its commit", host.name)
+    message = (
+        f"{path} has what would be gone: {'; '.join(words)} (commit and push it, name files under "
+        "`keep` or `ignore`, or deploy with --drift save)"
+    )
+    return Verdict("drift", False, message, host.name)

@@ -18,6 +18,7 @@ from deployguard.guards import (
     drift,
     migrations,
     parity,
+    revision,
     space,
     structure,
     window,
@@ -64,6 +65,8 @@ ALWAYS: dict[str, Callable[[Known], Iterator[Verdict]]] = {
     "drift": drift.judge,
     "structure": structure.always,
     "migrations": migrations.judge,
+    "revision": revision.judge,
+    "agreement": revision.agreement,
 }
 
 GUARDS: dict[str, Kind] = {
@@ -79,12 +82,13 @@ GUARDS: dict[str, Kind] = {
     "disk": Kind(disk.judge, "host"),
 }
 
-#: Guards that a person may override with a reason. Without space there is nothing to go on with,
-#: and who may approve says yes instead.
+#: Guards that a person may override with a reason. Without space there is nothing to go on with, a
+#: version that is two commits is none, and who may approve says yes instead.
 OVERRIDABLE: tuple[str, ...] = (
     *(name for name, kind in GUARDS.items() if not kind.last),
     "drift",
     "migrations",
+    "revision",
 )
 
 

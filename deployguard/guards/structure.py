@@ -67,7 +67,7 @@ def _only_there(known: Known, host: HostView, name: str) -> Verdict:
     if saved(known, host, name):
         words = f"{name}: files that only the host has will be saved: {some(lost)}"
         return Verdict("structure", True, words, host.name)
-    way = "keep" if component.layout == "in_place" else "shared"
+    way = "shared" if component.layout == "releases" else "keep"
     message = (
         f"{component.path} has files that the release does not have and that would be gone: "
         f"{some(lost)} (name them under `{way}`, add them to the release, or deploy with "

@@ -7,21 +7,24 @@ import os
 from typing import Any, Dict, List, Sequence, Tuple
 
 from deployguard.onhost import durable, staging
-from deployguard.onhost.inspection import View, owner_of, skip_patterns
+from deployguard.onhost.inspection import View, owner_of
 from deployguard.onhost.places import NotManageable, beside_file
-from deployguard.onhost.tree import Manifest, vouch
+from deployguard.onhost.tree import Manifest, scan, vouch
 
 
-def build_tree(folder: str, view: View, blobs: str) -> Dict[str, int]:
+def build_tree(folder: str, view: View, blobs: str, save: bool = False) -> Dict[str, int]:
     """Build a component's new tree, verified; its manifests go to the transaction's ``folder``.
 
-    Nothing is synced yet: that is done once for the trees of all components, and the folder.
+    Nothing is synced yet: that is done once for the trees of all components, and the folder. With
+    ``save`` a git checkout keeps what people have changed in the live one.
 
     Answers what :func:`staging.build` does: nothing, or the digests that are still missing.
     """
-    place = view.placement
+    place, checkout = view.placement, view.checkout
     assert view.wanted is not None
-    owner = owner_of(view.target, place.root)
+    built_before = view.after is not None
+    # Who owns what in a checkout stands in its manifest.
+    owner = owner_of(view.target, place.root) if checkout is None else None
     partial = place.tree + ".partial"
     missing = staging.build(
         view.wanted, partial, view.sources, store_dir=blobs, owner=owner, keep_owner=owner is None
@@ -30,9 +33,16 @@ def build_tree(folder: str, view: View, blobs: str) -> Dict[str, int]:
         return missing
     name = view.target["name"]
     view.after = view.wanted if owner is None else view.wanted.owned_by(owner)
+    if checkout is not None:
+        built = vouch(partial, view.wanted, view.skip)
+        checkout.finish(partial, save)
+        view.after = scan(partial, skip=view.skip, cache=built)
+        save_index(folder, view)
     durable.put(manifest_file(folder, "after-%s" % name), view.after.to_bytes())
     if view.before is not None:
         durable.put(manifest_file(folder, "before-%s" % name), view.before.to_bytes())
+    if built_before:
+        durable.remove_tree(place.tree)  # by us: another component had to be sent something
     durable.move(partial, place.tree)
     if place.link is not None:
         _unlink(place.beside)
@@ -47,7 +57,7 @@ def vouch_for(folder: str, view: View) -> None:
     itself: a torn one is recognised, and costs the next look its time.
     """
     assert view.after is not None
-    cache = vouch(view.placement.tree, view.after, skip_patterns(view.target))
+    cache = vouch(view.placement.tree, view.after, view.skip)
     durable.put(os.path.join(folder, "after-%s.cache" % view.target["name"]), cache.to_bytes())
 
 
@@ -62,6 +72,16 @@ def exchange_or_refuse(view: View) -> None:
             "the file system of %s cannot exchange two paths in one step" % view.placement.live,
             "the switch needs RENAME_EXCHANGE: put the path on ext4, xfs, btrfs or tmpfs",
         )
+
+
+def save_index(folder: str, view: View) -> None:
+    """Keep what the index of the live checkout says, beside the manifest that has its bytes."""
+    if view.checkout is not None and view.placement.root is not None:
+        from deployguard.onhost import gitindex
+
+        found = gitindex.meaning(view.placement.root)
+        path = os.path.join(folder, "index-%s" % view.target["name"])
+        durable.write_file(path, found.encode("ascii"))
 
 
 def save_manifest(folder: str, name: str, manifest: Manifest) -> None:

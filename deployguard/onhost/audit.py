@@ -13,7 +13,8 @@ from deployguard.onhost import locks, machine, withheld
 from deployguard.onhost.deadman import UNITS, Deadman
 from deployguard.onhost.inspection import file_entry, live_record, load_manifest, skip_patterns
 from deployguard.onhost.journal import Journal
-from deployguard.onhost.places import State, read_json
+from deployguard.onhost.patterns import Patterns
+from deployguard.onhost.places import NotManageable, State, read_json
 from deployguard.onhost.records import JournalDamaged
 from deployguard.onhost.system import System
 from deployguard.onhost.tree import DRIFT_FIELDS, compare, scan
@@ -24,11 +25,13 @@ _TIMEOUT = 10.0
 
 def verify(state: State, system: System, args: Dict[str, Any]) -> Dict[str, Any]:
     """Each component against its stored manifest, and what was left behind."""
-    components = {target["name"]: _component(state, target) for target in args["components"]}
+    components = {
+        target["name"]: _component(state, system, target) for target in args["components"]
+    }
     return {"components": components, "left": left(state, system)}
 
 
-def _component(state: State, target: Dict[str, Any]) -> Dict[str, Any]:
+def _component(state: State, system: System, target: Dict[str, Any]) -> Dict[str, Any]:
     files = [file_entry(os.path.expanduser(path)) for path in target["files"]]
     answer: Dict[str, Any] = {"version": None, "manifest": "", "differences": [], "files": files}
     record = live_record(state, target["path"])
@@ -41,7 +44,25 @@ def _component(state: State, target: Dict[str, Any]) -> Dict[str, Any]:
         return dict(answer, differences=["the manifest of %s is not there" % record["version"]])
     answer["manifest"] = committed.digest()
     answer["differences"] = _differences(target, record, committed)
+    if target["layout"] == "git":
+        answer["differences"] += _of_repository(system, record)
     return answer
+
+
+def _of_repository(system: System, record: Dict[str, Any]) -> List[str]:
+    """A repository may be fetched into and looked at; what counts is where it stands."""
+    from deployguard.onhost.repository import Repository
+
+    try:
+        found = Repository(system, record["tree"])
+    except (NotManageable, OSError) as error:
+        return [str(error)]
+    was, now = record.get("git", {}), {"commit": found.head, "branch": found.branch}
+    return [
+        "%s of %s is %s, was %s" % (name, record["tree"], now[name], was.get(name))
+        for name in ("commit", "branch")
+        if now[name] != was.get(name)
+    ]
 
 
 def _differences(target: Dict[str, Any], record: Dict[str, Any], committed: Any) -> List[str]:
@@ -54,7 +75,8 @@ def _differences(target: Dict[str, Any], record: Dict[str, Any], committed: Any)
         return [*found, "%s is not there" % tree]
     skip = skip_patterns(target)
     now = scan(tree, skip=skip, rehash=True)
-    change = compare(committed, now, ignore=skip, fields=DRIFT_FIELDS)
+    ignored = Patterns([*skip.globs, ".git"]) if target["layout"] == "git" else skip
+    change = compare(committed, now, ignore=ignored, fields=DRIFT_FIELDS)
     found += ["%s/%s is missing" % (tree, path) for path in change.removed]
     found += ["%s/%s was not deployed" % (tree, path) for path in change.added]
     found += [
@@ -74,6 +96,8 @@ def left(state: State, system: System) -> List[str]:
         except JournalDamaged:
             unfinished.add(identifier)
             continue
+        for record in journal.all("preparing"):
+            placed[record["place"]] = identifier
         for record in journal.all("staging"):
             paths = [file["beside"] for file in record["files"]]
             for place in record["placements"]:

@@ -15,6 +15,7 @@ from typing import Any, Dict, List, Optional
 from deployguard.onhost import jsimports, operations
 from deployguard.onhost.inspection import View
 from deployguard.onhost.overlay import Overlay
+from deployguard.onhost.places import WHOLE
 from deployguard.onhost.system import System
 
 Check = Dict[str, Any]
@@ -40,7 +41,7 @@ def look(check: Check, view: View, system: System) -> Dict[str, Any]:
     """
     place = view.placement
     # A release is staged where it will be called; a tree in place is not.
-    live = place.live if view.target["layout"] == "in_place" else place.tree
+    live = place.live if view.target["layout"] in WHOLE else place.tree
     kept = operations.matches(place.root, view.target["keep"]) if place.root else []
     overlay = Overlay(live, place.tree, place.root, kept)
     answer = {name: check[name] for name in ("id", "component", "name", "critical")}

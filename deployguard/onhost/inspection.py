@@ -32,6 +32,9 @@ class View:
     def __init__(self, target: Target, placement: Placement) -> None:
         self.target = target
         self.placement = placement
+        self.skip = skip_patterns(target)
+        #: What makes the tree of a git checkout; see :mod:`deployguard.onhost.checkout`.
+        self.checkout: Any = None
         self.record: Optional[Dict[str, Any]] = None
         self.committed: Optional[Manifest] = None
         self.before: Optional[Manifest] = None
@@ -60,33 +63,41 @@ def skip_patterns(target: Target) -> Patterns:
     globs = list(target["ignore"])
     for pattern in list(target["keep"]):
         globs.append(pattern.rstrip("/"))
-    return Patterns(globs)
+    # A branch may have any name: a repository is looked at whole.
+    return Patterns(globs, spared=".git" if target["layout"] == "git" else "")
 
 
 def look(
-    state: State, target: Target, manifest: Optional[Manifest], transaction: str
+    state: State,
+    target: Target,
+    manifest: Optional[Manifest],
+    transaction: str,
+    checkout: Any = None,
 ) -> Tuple[View, Dict[str, Any]]:
     """Compare the live tree with the last commit and with what is to come.
 
     ``manifest`` is the new tree; for a target whose source is the host's own history it is read
-    here. Raises :class:`NotManageable`.
+    here, and for a git checkout ``checkout`` makes it. Raises :class:`NotManageable`.
     """
     view = View(target, place(target, transaction))
+    view.checkout = checkout
     view.record = live_record(state, target["path"])
-    root = view.placement.root
-    skip = skip_patterns(target)
+    root, skip = view.placement.root, view.skip
     if target["source"]["kind"] == "history":
         manifest = _from_history(view, target["source"]["version"])
     else:
         target["files"] = [
             dict(file, path=os.path.expanduser(file["path"])) for file in target["files"]
         ]
-    assert manifest is not None
     if root is not None:
         if view.record is not None and view.record.get("tree") == root:
             view.committed = load_manifest(view.record["manifest"])
-            view.cache = stat_cache(state, target["path"], view.committed)
+            if view.record["layout"] == target["layout"]:
+                view.cache = stat_cache(state, target["path"], view.committed)
         view.before = scan(root, skip=skip, cache=view.cache)
+    if checkout is not None:
+        manifest = checkout.release(view, manifest)
+    assert manifest is not None
     view.wanted = _without_kept(manifest, target, root, view.before)
     _demand_shared(target)
     result: Dict[str, Any] = {
@@ -97,6 +108,8 @@ def look(
     result.update(_differences(view, skip))
     drift = result["drift"]
     view.handmade = drift["changed"] + drift["added"] + result["only_on_host"]
+    if checkout is not None:
+        checkout.judge(view, result)
     _find_sources(view)
     result["missing"] = sorted(view.missing)
     result["missing_bytes"] = sum(view.missing.values())
@@ -260,17 +273,13 @@ def _differences(view: View, skip: Patterns) -> Dict[str, Any]:
     }
     if before is None:
         result["added"] = [[e.path, e.size] for e in wanted if e.kind != "d"]
-        result["change"] = _extent(result["added"], wanted)
+        result["change"] = extent(view, result)
         return result
     change = compare(before, wanted, ignore=skip, fields=("kind", "content", "target", "mode"))
     result["added"] = [[path, _size(wanted, path)] for path in change.added]
     result["changed"] = [[item.path, _size(wanted, item.path)] for item in change.changed]
     result["removed"] = [[path, _size(before, path)] for path in change.removed]
-    new, gone = (
-        _extent(result["added"] + result["changed"], wanted),
-        _extent(result["removed"], before),
-    )
-    result["change"] = {unit: new[unit] + gone[unit] for unit in new}
+    result["change"] = extent(view, result)
     if view.committed is not None:
         # Ownership is the host's choice at commit time; the manifest on record has it resolved.
         drift = compare(view.committed, before, ignore=skip, fields=DRIFT_FIELDS)
@@ -286,9 +295,17 @@ def _differences(view: View, skip: Patterns) -> Dict[str, Any]:
     return result
 
 
-def _extent(changes: Sequence[List[Any]], manifest: Manifest) -> Dict[str, int]:
-    """How many files of a manifest change, and their bytes; directories are none."""
-    sizes = [size for path, size in changes if not _is_directory(manifest, path)]
+def extent(view: View, result: Dict[str, Any]) -> Dict[str, int]:
+    """How many files change, come or go, and their bytes; directories are none."""
+    sizes = []
+    for kind, manifest in (
+        ("added", view.wanted),
+        ("changed", view.wanted),
+        ("removed", view.before),
+    ):
+        for path, size in result[kind]:
+            if manifest is not None and not _is_directory(manifest, path):
+                sizes.append(size)
     return {"files": len(sizes), "bytes": sum(sizes)}
 
 

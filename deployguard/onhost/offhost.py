@@ -23,7 +23,7 @@ from deployguard.onhost.inspection import (
     stat_cache,
 )
 from deployguard.onhost.manifest import Manifest
-from deployguard.onhost.places import NotManageable, State
+from deployguard.onhost.places import WHOLE, NotManageable, State
 from deployguard.onhost.system import System
 from deployguard.onhost.tree import StatCache, scan
 
@@ -43,7 +43,7 @@ def live(
     record = live_record(state, args["path"])
     managed = record is not None and record.get("tree") == root
     files = [_file(os.path.expanduser(path)) for path in args["files"]]
-    skip = skip_patterns({"ignore": args["ignore"], "keep": args["keep"]})
+    skip = skip_patterns({name: args[name] for name in ("layout", "ignore", "keep")})
     if root is None:
         return {"exists": False}, iter(())
     cache = StatCache()
@@ -81,7 +81,7 @@ def identities(args: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _root(path: str, layout: str) -> Optional[str]:
-    if layout == "in_place":
+    if layout in WHOLE:
         return path if os.path.isdir(path) and not os.path.islink(path) else None
     live_link = os.path.join(path, "current")
     root = os.path.realpath(live_link)

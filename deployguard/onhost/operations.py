@@ -41,6 +41,8 @@ Actions:
     ``verb`` and ``service``: see :mod:`deployguard.onhost.pm2actions`.
 ``containers``
     What no single command of an engine does; see :mod:`deployguard.onhost.compose`.
+``tag``
+    ``path``, ``name``, ``commit``: name the commit of a git checkout; it stays, whatever comes.
 """
 
 from __future__ import annotations
@@ -134,7 +136,8 @@ class Executor:
         undoes all of it again, but for what says ``undo_once`` and is undone.
         """
         begun = {record["operation"]: record["facts"] for record in self._journal.all("intent")}
-        touched = {procedure[index]["component"] for index in begun}
+        # An operation with nothing to undo has touched nothing: it looks, or leaves a name.
+        touched = {procedure[index]["component"] for index in begun if procedure[index]["undo"]}
         ids = {procedure[index]["id"] for index in begun}
         for index, operation in enumerate(procedure):
             always = operation.get("undo_always")
@@ -235,12 +238,28 @@ class Executor:
                 raise ActionError(problem)
         elif kind == "snapshot":
             self._snapshot(action["component"])
-        elif kind == "pm2":
+        else:
+            self._perform_elsewhere(action, facts)
+
+    def _perform_elsewhere(self, action: Action, facts: Facts) -> None:
+        """What few procedures have, in modules that are read when one has it."""
+        kind = action["act"]
+        if kind == "pm2":
             self._pm2(action, facts)
         elif kind == "containers":
             self._containers(action)
+        elif kind == "tag":
+            self._tag(action)
         else:
             raise ActionError("unknown action %r" % kind)
+
+    def _tag(self, action: Action) -> None:
+        from deployguard.onhost import checkout, git, places
+
+        try:
+            checkout.tag(self._system, action["path"], action["name"], action["commit"])
+        except (git.GitFailed, places.NotManageable) as error:
+            raise ActionError(str(error)) from error
 
     def _run(self, action: Action) -> None:
         deadline = self._system.monotonic() + action.get("until", 0.0)
@@ -369,7 +388,8 @@ def _walk_matches(tree: str, prefix: str, patterns: Patterns, found: List[str]) 
             path = prefix + entry.name
             if patterns.match(path):
                 found.append(path)
-            elif entry.is_dir(follow_symlinks=False):
+            elif entry.is_dir(follow_symlinks=False) and path != ".git":
+                # Nothing of the host's own is in a repository, whatever a branch is called.
                 _walk_matches(tree, path + "/", patterns, found)
 
 

@@ -40,7 +40,7 @@ from deployguard.onhost.inspection import (
 )
 from deployguard.onhost.journal import Journal
 from deployguard.onhost.operations import Executor
-from deployguard.onhost.places import State, read_json, write_json
+from deployguard.onhost.places import NotManageable, State, read_json, write_json
 from deployguard.onhost.system import Lanes, System
 from deployguard.onhost.tree import Manifest, scan
 
@@ -84,6 +84,7 @@ class Participant:
         #: What a drill calls to lose the connection.
         self.cut: Callable[[], None] = _stay
         self._manifests: Dict[str, Manifest] = {}
+        self._preparing: Any = None
         self._views: Dict[str, View] = {}
         self._log_marks: Dict[str, Any] = {}
         self._journal: Optional[Journal] = None
@@ -244,13 +245,36 @@ class Participant:
         self._manifests[args["digest"]] = manifest
         return {"count": manifest.count()}
 
+    def revision(self, args: Dict[str, Any]) -> Dict[str, Any]:
+        """Bring the revision of a git checkout to the host, or say what a bundle has to bring."""
+        journal = self._need(machine.BEGUN) if self._journal is not None else None
+        answer: Dict[str, Any] = self._checkouts().obtain(
+            args["component"], args["transaction"], journal
+        )
+        return answer
+
+    def bundle(self, args: Dict[str, Any], pieces: Iterable[bytes]) -> Dict[str, Any]:
+        """Receive the bundle with the commits that ``revision`` found missing."""
+        size = self._checkouts().take(args["component"], pieces, args["digest"], args["size"])
+        return {"received": size}
+
+    def _checkouts(self) -> Any:
+        if self._preparing is None:
+            from deployguard.onhost.preparing import Preparing
+
+            self._preparing = Preparing(self._state, self._system)
+        return self._preparing
+
     def look(self, args: Dict[str, Any]) -> Dict[str, Any]:
         """Compare what is live with what is to come; changes nothing."""
         components: Dict[str, Any] = {}
         for target in args["components"]:
             source = target["source"]
             wanted = self._manifests[source["digest"]] if source["kind"] == "manifest" else None
-            view, result = look(self._state, target, wanted, args["transaction"])
+            checkout = None
+            if target["layout"] == "git":
+                checkout = self._checkouts().checkout(target, args["transaction"])
+            view, result = look(self._state, target, wanted, args["transaction"], checkout)
             result["observed"] = observe(self._system, target["observe"])
             demand_usable(result["observed"])
             self._views[target["name"]] = view
@@ -310,7 +334,9 @@ class Participant:
         saved = self._save_handmade(views) if args.get("save") else {}
         for view in views:
             assembly.exchange_or_refuse(view)
-            self._build(view)
+            self._build(view, bool(args.get("save")))
+        if self._preparing is not None:
+            self._preparing.clear()
         for file in files:
             assembly.stage_file(file)
         durable.sync_trees([self.folder, *(os.path.dirname(path) for path in beside)])
@@ -330,8 +356,13 @@ class Participant:
             imports.look(check, self._views[check["component"]], self._system) for check in checks
         ]
 
-    def _build(self, view: View) -> None:
-        missing = assembly.build_tree(self.folder, view, self._blob_store())
+    def _build(self, view: View, save: bool) -> None:
+        missing = assembly.build_tree(self.folder, view, self._blob_store(), save)
+        if missing and view.checkout is not None:
+            raise NotManageable(
+                "the repository of %s changed while it was copied" % view.placement.live,
+                "deploy again, while no git is at work there",
+            )
         if missing:
             # The live program wrote to files that were to be copied: they have to be sent.
             view.missing = missing
@@ -420,8 +451,9 @@ class Participant:
                     collector,
                     manifest=os.path.join(self.folder, name),
                     staged=os.path.join(self.folder, "after-%s.manifest" % component),
-                    # What the host keeps is no part of the failure, and may be large or secret.
-                    ignore=[*collector.get("ignore", []), *skip.get(component, ())],
+                    # What the host keeps is no part of the failure, and may be large or secret;
+                    # a .git is the history of it, and large too.
+                    ignore=[*collector.get("ignore", []), *skip.get(component, ()), ".git"],
                 )
             found.append(collector)
         return found
@@ -444,10 +476,11 @@ class Participant:
         view = self._views.get(component)
         if view is None or view.placement.root is None or view.before is None:
             return
-        now = scan(view.placement.root, skip=skip_patterns(view.target), cache=view.cache)
+        now = scan(view.placement.root, skip=view.skip, cache=view.cache)
         if now != view.before:
             view.before = now
             assembly.save_manifest(self.folder, "before-%s" % component, now)
+            assembly.save_index(self.folder, view)
 
     def _mark_logs(self, component: str) -> None:
         armed = (self._journal.last("armed") if self._journal is not None else None) or {}
@@ -608,6 +641,8 @@ class Participant:
         """Let go of the journal and the ``alive`` lock."""
         if self._journal is not None:
             self._journal.close()
+        if self._preparing is not None:
+            self._preparing.close()
         self._leave()
 
     def _need(self, *states: str) -> Journal:

@@ -12,12 +12,16 @@ from typing import Iterable, List, Tuple
 
 
 class Patterns:
-    """Does a path of the tree match any of the globs? No globs match nothing."""
+    """Does a path of the tree match any of the globs? No globs match nothing.
 
-    __slots__ = ("_match", "globs")
+    ``spared`` is a directory at the top in which nothing matches, whatever the globs say.
+    """
 
-    def __init__(self, globs: Iterable[str] = ()) -> None:
+    __slots__ = ("_match", "_spared", "globs")
+
+    def __init__(self, globs: Iterable[str] = (), spared: str = "") -> None:
         self.globs: Tuple[str, ...] = tuple(globs)
+        self._spared = (spared, spared + "/")
         compiled = "|".join(_translate(glob) for glob in self.globs)
         try:
             self._match = re.compile("(?:%s)(?:/|\\Z)" % compiled, re.DOTALL).match
@@ -32,7 +36,11 @@ class Patterns:
 
     def match(self, path: str) -> bool:
         """Whether ``path`` (relative, with ``/``) or a directory above it matches."""
-        return bool(self.globs) and self._match(path) is not None
+        if not self.globs or self._match(path) is None:
+            return False
+        return path != self._spared[0] and not (
+            self._spared[0] and path.startswith(self._spared[1])
+        )
 
 
 def _components(glob: str) -> Tuple[str, ...]:

@@ -63,6 +63,10 @@ def key(path: str) -> str:
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:24]
 
 
+#: Layouts in which the managed path itself is the tree, and is exchanged as one.
+WHOLE = ("in_place", "git")
+
+
 class Placement(NamedTuple):
     """Where one component's parts stand.
 
@@ -91,7 +95,7 @@ def place(target: Dict[str, Any], transaction: str) -> Placement:
     Raises :class:`NotManageable` where a person has to make up their mind first.
     """
     path = target["path"]
-    if target["layout"] == "in_place":
+    if target["layout"] in WHOLE:
         if os.path.islink(path):
             raise NotManageable(
                 "%s is a symbolic link" % path, "name the directory it leads to as the path"

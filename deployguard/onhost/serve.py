@@ -167,6 +167,8 @@ class Server:
             "adopt": lambda: mine.adopt(args),
             "describe": mine.describe,
             "manifest": lambda: mine.manifest(args, self._pieces()),
+            "revision": lambda: mine.revision(args),
+            "bundle": lambda: mine.bundle(args, self._pieces()),
             "look": lambda: mine.look(args),
             "blobs": lambda: mine.blobs(args, self._pieces()),
             "stage": lambda: mine.stage(args),

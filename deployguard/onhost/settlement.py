@@ -17,7 +17,7 @@ from deployguard.onhost.inspection import file_entry, live_record, load_manifest
 from deployguard.onhost.journal import Journal
 from deployguard.onhost.migrations import prune_dumps
 from deployguard.onhost.operations import Executor
-from deployguard.onhost.places import State, workshop, write_json
+from deployguard.onhost.places import WHOLE, State, workshop, write_json
 from deployguard.onhost.records import JournalDamaged
 from deployguard.onhost.system import System
 from deployguard.onhost.tree import StatCache
@@ -142,15 +142,18 @@ def drop(state: State, folder: str, journal: Journal) -> None:
     """
     staging = journal.last("staging")
     begun = journal.last("begun")
+    for record in journal.all("preparing"):
+        durable.remove_tree(record["place"])
     if staging is not None:
         for target, placement in zip(staging["targets"], staging["placements"]):
             _drop_component(target, placement)
         for file in staging["files"]:
             _unlink(file["beside"])
-        # A second attempt to stage finds the directories of the first.
-        made = [path for record in journal.all("staging") for path in record["directories"]]
-        for directory in reversed(made):
-            _rmdir(directory)
+    # A second attempt to stage finds the directories of the first.
+    steps = [*journal.all("preparing"), *journal.all("staging")]
+    made = [path for record in steps for path in record["directories"]]
+    for directory in reversed(made):
+        remove_directory(directory)
     _clear(folder)
     if staging is not None:
         _make_sure(folder, staging)
@@ -169,8 +172,8 @@ def _drop_component(target: Dict[str, Any], placement: Dict[str, Any]) -> None:
             durable.remove_tree(path)
     if placement["beside"] != tree:
         _unlink(placement["beside"])
-    if target["layout"] == "in_place":
-        _rmdir(workshop(target["path"]))
+    if target["layout"] in WHOLE:
+        remove_directory(workshop(target["path"]))
 
 
 def keep(state: State, folder: str, journal: Journal) -> None:
@@ -178,6 +181,8 @@ def keep(state: State, folder: str, journal: Journal) -> None:
     staging = journal.last("staging")
     begun = journal.last("begun")
     assert staging is not None and begun is not None
+    for prepared in journal.all("preparing"):
+        durable.remove_tree(prepared["place"])
     committed_at = next(r["at"] for r in journal.records if r["kind"] == "committed")
     for target, placement in zip(staging["targets"], staging["placements"]):
         record = live_record(state, target["path"])
@@ -197,8 +202,8 @@ def keep(state: State, folder: str, journal: Journal) -> None:
     for file in staging["files"]:
         _unlink(file["beside"])
     for target, placement in zip(staging["targets"], staging["placements"]):
-        if target["layout"] == "in_place":
-            _rmdir(workshop(target["path"]))  # of a first deploy: nothing old to retain
+        if target["layout"] in WHOLE:
+            remove_directory(workshop(target["path"]))  # of a first deploy: nothing old to retain
         else:
             _unlink(placement["beside"])
     _clear(folder)
@@ -223,7 +228,7 @@ def _record_live(
     durable.make_directory(directory, 0o700)
     durable.sweep(directory)
     manifest = _adopt(folder, "after-%s.manifest" % target["name"], directory, transaction)
-    in_place = target["layout"] == "in_place"
+    in_place = target["layout"] in WHOLE
     tree = target["path"] if in_place else placement["tree"]
     previous: List[Dict[str, Any]] = []
     if placement["root"] is not None:
@@ -240,6 +245,8 @@ def _record_live(
             "files": [_kept_file(file) for file in files],
             "migrations": was.get("migrations", []),
         }
+        if target.get("git"):
+            entry["git"] = target["git"]["before"]
         previous = [entry, *_older(old, placement["root"])]
     retain = int(target["retain"]) - 1
     record = {
@@ -254,6 +261,8 @@ def _record_live(
         "migrations": list(migrations),
         "previous": previous[:retain],
     }
+    if target.get("git"):
+        record["git"] = {name: target["git"][name] for name in ("commit", "branch")}
     # First the trees, then the record: after a crash in between, all of it is done again.
     pruned = _prune_trees(record, previous[retain:])
     _adopt_cache(folder, target, tree, directory, manifest)
@@ -268,7 +277,7 @@ def _older(old: Optional[Dict[str, Any]], root: str) -> List[Dict[str, Any]]:
     """Every other tree on record, newest first."""
     if old is None:
         return []
-    record = {name: old[name] for name in _OF_A_TREE if name in old}
+    record = {name: old[name] for name in (*_OF_A_TREE, "git") if name in old}
     return [older for older in [dict(record, files=[]), *old["previous"]] if older["tree"] != root]
 
 
@@ -317,7 +326,7 @@ def _adopt_cache(
     source = os.path.join(folder, "after-%s.cache" % target["name"])
     if not os.path.exists(source):
         return  # of another manifest, what is there now is recognised as such
-    if target["layout"] == "in_place":
+    if target["layout"] in WHOLE:
         # The switch renamed the tree, and with it moved the ctime of its top.
         with open(source, "rb") as file:
             cache = StatCache.from_bytes(file.read(), load_manifest(manifest))
@@ -380,7 +389,7 @@ def _unlink(path: str) -> None:
         pass
 
 
-def _rmdir(path: str) -> None:
+def remove_directory(path: str) -> None:
     """Remove a directory that we made, if nobody has put anything into it."""
     try:
         os.rmdir(path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from deployguard.onhost.child import Child
 from deployguard.onhost.excerpts import last_line
@@ -150,7 +150,7 @@ class System:
         self,
         argv: Sequence[str],
         *,
-        env: Optional[Dict[str, str]] = None,
+        env: Optional[Mapping[str, Optional[str]]] = None,
         cwd: Optional[str] = None,
         timeout: float,
         input: Optional[bytes] = None,  # noqa: A002 - named as in subprocess
@@ -167,8 +167,9 @@ class System:
         ``grace`` SIGKILL. Daemons that the program leaves behind after a normal end live on, and
         holding its pipes open does not hold us. Each of stdout and stderr is kept up to
         ``max_output`` bytes, the first and the last half. ``env`` is added to our own
-        environment, or with ``clean`` is all of it; ``user`` needs root. What the program writes to
-        stdout goes to the descriptor ``output``, where one is given, and none of it is kept.
+        environment, from which it takes what it names as ``None``; with ``clean`` it is all of it.
+        ``user`` needs root. What the program writes to stdout goes to the descriptor ``output``,
+        where one is given, and none of it is kept.
         """
         import subprocess
 
@@ -182,7 +183,7 @@ class System:
             become, account = _account(user)
             process = subprocess.Popen(
                 list(argv),
-                env=dict(env or {}) if clean else _environment(account, env),
+                env=_named(env) if clean else _environment(account, env),
                 cwd=cwd,
                 stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
                 stdout=subprocess.PIPE if output is None else output,
@@ -293,7 +294,9 @@ def _account(user: Optional[str]) -> Tuple[Optional[Callable[[], None]], Optiona
     return become, account
 
 
-def _environment(account: Optional[_Account], extra: Optional[Dict[str, str]]) -> Dict[str, str]:
+def _environment(
+    account: Optional[_Account], extra: Optional[Mapping[str, Optional[str]]]
+) -> Dict[str, str]:
     environment = dict(os.environ)
     uid = os.geteuid() if account is None else account[1]
     if account is not None:
@@ -303,8 +306,16 @@ def _environment(account: Optional[_Account], extra: Optional[Dict[str, str]]) -
     runtime = "/run/user/%d" % uid
     if "XDG_RUNTIME_DIR" not in environment and os.path.isdir(runtime):
         environment["XDG_RUNTIME_DIR"] = runtime
-    environment.update(extra or {})
+    for name, value in (extra or {}).items():
+        if value is None:
+            environment.pop(name, None)
+        else:
+            environment[name] = value
     return environment
+
+
+def _named(env: Optional[Mapping[str, Optional[str]]]) -> Dict[str, str]:
+    return {name: value for name, value in (env or {}).items() if value is not None}
 
 
 def _start_time(path: str) -> Optional[int]:

@@ -243,7 +243,7 @@ class _Reader:
         self._root = root
         self._skip = skip
         self._cache = cache
-        self._pending = [ROOT]
+        self._pending: List[Tuple[str, Optional[Tuple[int, int]]]] = [(ROOT, None)]
         self._entries: Dict[str, Entry] = {}
         self._unreadable: List[str] = []
         self._cause: Optional[OSError] = None
@@ -259,9 +259,9 @@ class _Reader:
 
     def read(self) -> Manifest:
         while self._pending:
-            path = self._pending.pop()
+            path, identity = self._pending.pop()
             try:
-                self._read_directory(path)
+                self._read_directory(path, identity)
             except OSError as error:
                 if path == ROOT or error.errno not in _GONE + _ANOTHER_KIND:
                     self._failed(path, error)
@@ -269,8 +269,8 @@ class _Reader:
             raise ScanFailed(self._root, self._unreadable, self._cause)
         return Manifest(self._entries.values())
 
-    def _read_directory(self, path: str) -> None:
-        descriptor = os.open(path, _DIRECTORY_FLAGS, dir_fd=self._top)
+    def _read_directory(self, path: str, identity: Optional[Tuple[int, int]]) -> None:
+        descriptor = self._open_directory(path, identity)
         try:
             # Before it is listed: a name that comes later moves the ctime.
             status = os.fstat(descriptor)
@@ -291,6 +291,24 @@ class _Reader:
                     self._read_entry(below, item.name, descriptor, status)
         finally:
             os.close(descriptor)
+
+    def _open_directory(self, path: str, identity: Optional[Tuple[int, int]]) -> int:
+        """The directory that its parent listed, or what has its name by now."""
+        descriptor = os.open(path, _DIRECTORY_FLAGS, dir_fd=self._top)
+        status = os.fstat(descriptor)
+        if identity in (None, (status.st_dev, status.st_ino)):
+            return descriptor
+        os.close(descriptor)
+        # A link may have come into the way that leads to it, and lead out of the tree. So from the
+        # top, one name after the other, and through no link.
+        descriptor = os.dup(self._top)
+        for name in path.split("/"):
+            try:
+                below = os.open(name, _DIRECTORY_FLAGS, dir_fd=descriptor)
+            finally:
+                os.close(descriptor)
+            descriptor = below
+        return descriptor
 
     def _read_entry(self, path: str, name: str, parent: int, status: os.stat_result) -> None:
         """Record one path, again from its stat when it changes meanwhile."""
@@ -338,7 +356,7 @@ class _Reader:
             self.seen[path] = _stamp(status)
             self._entries[path] = _entry(path, "l", status, digest=target)
         elif kind == "d":
-            self._pending.append(path)
+            self._pending.append((path, (status.st_dev, status.st_ino)))
         else:
             self.seen[path] = _stamp(status)
             self._entries[path] = _entry(path, kind, status)

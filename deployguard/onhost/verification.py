@@ -10,6 +10,10 @@ from deployguard.onhost.inspection import file_entry, load_manifest, observe, sk
 from deployguard.onhost.system import System
 from deployguard.onhost.tree import ALL_FIELDS, compare, scan
 
+_INDEX = ".git/index"
+#: The emergency tag of a checkout is made before anything moves, and stays.
+_OUR_TAGS = ".git/refs/tags/deployguard"
+
 #: The old program runs again by now, and may have made and removed a file of its own: that moves
 #: the time of a directory and nothing else.
 FIELDS = tuple(field for field in ALL_FIELDS if field != "dir_mtime")
@@ -25,7 +29,8 @@ def differences(
     found: List[str] = []
     for target, place in zip(staged["targets"], staged["placements"]):
         manifest = os.path.join(folder, "before-%s.manifest" % target["name"])
-        found += _of_tree(manifest, target, place, armed["links"])
+        index = os.path.join(folder, "index-%s" % target["name"])
+        found += _of_tree(manifest, target, place, armed["links"], index)
     for entry in armed["files"]:
         now = file_entry(entry["path"])
         for name in sorted(set(entry) | set(now)):
@@ -48,7 +53,7 @@ def differences(
 
 
 def _of_tree(
-    manifest: str, target: Dict[str, Any], place: Dict[str, Any], links: Dict[str, str]
+    manifest: str, target: Dict[str, Any], place: Dict[str, Any], links: Dict[str, str], index: str
 ) -> List[str]:
     live, root = place["live"], place["root"]
     if root is None:
@@ -63,9 +68,25 @@ def _of_tree(
     # What was written into a kept place during the trial came along, with the way to it.
     kept = operations.matches(root, target["keep"])
     led = {path for path in change.added if any(name.startswith(path + "/") for name in kept)}
+    if target["layout"] == "git":
+        led |= {path for path in change.added if path.startswith(_OUR_TAGS)}
     found = ["%s/%s is missing" % (root, path) for path in change.removed]
     found += ["%s/%s was not there" % (root, path) for path in change.added if path not in led]
     found += [
-        "%s/%s differs in %s" % (root, item.path, ", ".join(item.fields)) for item in change.changed
+        "%s/%s differs in %s" % (root, item.path, ", ".join(item.fields))
+        for item in change.changed
+        if item.path != _INDEX or target["layout"] != "git" or not _means_the_same(root, index)
     ]
     return found
+
+
+def _means_the_same(root: str, before: str) -> bool:
+    """Whether an index of other bytes says what that of ``before`` said."""
+    from deployguard.onhost import gitindex
+
+    try:
+        with open(before, encoding="ascii") as file:
+            meant = file.read()
+    except OSError:
+        return False
+    return bool(meant) and gitindex.meaning(root) == meant

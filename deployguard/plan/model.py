@@ -33,6 +33,7 @@ from deployguard.plan.check import (
     TcpCheck,
     TlsCheck,
 )
+from deployguard.plan.checkout import Git
 from deployguard.plan.guard import (
     ApprovalGuard,
     BackupGuard,
@@ -106,6 +107,7 @@ __all__ = [
     "Dump",
     "Evidence",
     "Facts",
+    "Git",
     "GitHubIncident",
     "Guard",
     "Host",
@@ -191,13 +193,19 @@ def _artifact_shorthand(value: object) -> object:
 class Component(Block):
     """One deployable part: a tree, its service and its checks."""
 
-    artifact: Annotated[
-        Artifact, BeforeValidator(_artifact_shorthand, json_schema_input_type=str | Artifact)
-    ] = Field(description="The release; its path alone is enough.")
+    artifact: (
+        Annotated[
+            Artifact, BeforeValidator(_artifact_shorthand, json_schema_input_type=str | Artifact)
+        ]
+        | None
+    ) = Field(None, description="The release; its path alone is enough. Needed but for git.")
     path: AbsolutePath = Field(description="Managed path on the host.")
-    layout: Literal["releases", "in_place"] = Field(
-        "releases", description="`releases`: versions and a `current` link; `in_place`: one tree."
+    layout: Literal["releases", "in_place", "git"] = Field(
+        "releases",
+        description="`releases`: versions and a `current` link; `in_place`: one tree; `git`: a "
+        "checkout.",
     )
+    git: Git | None = Field(None, description="git: the revision, and where it comes from.")
     needs: tuple[str, ...] = Field((), description="Components that start first.")
     hosts: tuple[str, ...] = Field((), description="Hosts or groups it runs on; all when empty.")
     owner: str | None = Field(
@@ -205,7 +213,7 @@ class Component(Block):
     )
     group: str | None = Field(None, description="Group of the files; as owner.")
     keep: tuple[str, ...] = Field(
-        (), description="in_place: paths or globs in the tree that belong to the host."
+        (), description="in_place, git: paths or globs in the tree that belong to the host."
     )
     shared: tuple[str, ...] = Field(
         (), description="releases: paths linked from each release into `shared/`."

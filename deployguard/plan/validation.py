@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import available_timezones
 
 from deployguard.plan.check_rules import check_findings
+from deployguard.plan.checkout import checkout_findings
 from deployguard.plan.document import Finding, Path
 from deployguard.plan.guard_rules import guard_findings
 from deployguard.plan.moments import NotAMoment, zone_named
@@ -176,7 +177,9 @@ def _targets(
 def _component(
     plan: Plan, component: Component, where: Path, base: str | None
 ) -> Iterator[Finding]:
-    yield from _artifact(component.artifact, (*where, "artifact"), base)
+    yield from checkout_findings(component, where, base)
+    if component.artifact is not None and component.layout != "git":
+        yield from _artifact(component.artifact, (*where, "artifact"), base)
     yield from _inside(component, where)
     yield from stack_findings(component, where)
     for path, file in component.files.items():
@@ -266,14 +269,14 @@ def _local_file(name: str, where: Path, base: str | None, what: str) -> Iterator
 
 
 def _inside(component: Component, where: Path) -> Iterator[Finding]:
-    for field, layout in (("keep", "in_place"), ("shared", "releases")):
+    for field, layouts in (("keep", ("in_place", "git")), ("shared", ("releases",))):
         entries: tuple[str, ...] = getattr(component, field)
-        if entries and component.layout != layout:
+        if entries and component.layout not in layouts:
             other = "shared" if field == "keep" else "keep"
             yield Finding(
                 (*where, field),
-                f"{field} is for layout: {layout}, and this component has {component.layout}",
-                f"use {other}, or layout: {layout}",
+                f"{field} is for layout: {layouts[0]}, and this component has {component.layout}",
+                f"use {other}, or layout: {layouts[0]}",
                 on_key=True,
             )
         for index, entry in enumerate(entries):

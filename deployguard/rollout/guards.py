@@ -92,6 +92,8 @@ def nothing_to_do(members: Sequence[Member]) -> bool:
                 return False
             if any(file["change"] != "same" for file in looked["files"]):
                 return False
+            if looked.get("git", {}).get("moves"):
+                return False
     return True
 
 

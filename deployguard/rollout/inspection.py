@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from deployguard.drivers.registry import driver_of
 from deployguard.errors import DeployguardError, with_plan
 from deployguard.guards.base import Verdict
-from deployguard.rollout import guards, transaction
+from deployguard.rollout import guards, revisions, transaction
 from deployguard.rollout.deployment import Run
 from deployguard.rollout.member import Member, live_version
 from deployguard.rollout.preview import ComponentPreview, GuardPreview, HostPreview, Preview
@@ -84,4 +84,5 @@ def _component(member: Member, name: str) -> ComponentPreview:
         restarts=tuple(driver_of(component).titles(component)),
         drift=tuple(drift),
         bytes_to_send=int(looked["missing_bytes"]),
+        revision=revisions.moved(looked),
     )

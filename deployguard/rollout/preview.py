@@ -23,6 +23,7 @@ class ComponentPreview:
     one where it goes. ``files`` are the managed files outside the tree with ``same``, ``added`` or
     ``changed``. ``restarts`` are the services that stop and start. ``drift`` are paths that
     were changed by hand since the last commit. ``bytes_to_send`` is what the host lacks.
+    ``revision`` says in words from which commit to which a git checkout moves, if it does.
     """
 
     component: str
@@ -35,6 +36,7 @@ class ComponentPreview:
     restarts: tuple[str, ...] = ()
     drift: tuple[str, ...] = ()
     bytes_to_send: int = 0
+    revision: str = ""
 
     @property
     def changes(self) -> bool:
@@ -44,6 +46,7 @@ class ComponentPreview:
             or self.added
             or self.changed
             or self.removed
+            or self.revision
             or any(change != "same" for _, change in self.files)
         )
 

@@ -6,12 +6,12 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from deployguard.artifact.base import Release
 from deployguard.artifact.release import ArtifactInvalid, open_artifact
+from deployguard.artifact.repository import GitRevision
 from deployguard.errors import Mistake, PlanInvalid, UsageError
 from deployguard.onhost.tree import Patterns
 from deployguard.plan import composefile
-from deployguard.plan.model import Component, Plan
+from deployguard.plan.model import Component, Git, Plan
 from deployguard.plan.places import mistake_at
 from deployguard.plan.suggestion import did_you_mean
 from deployguard.rollout.targets import Source, source_of_release
@@ -32,6 +32,12 @@ def open_releases(plan: Plan, stack: contextlib.ExitStack) -> dict[str, Source]:
     for name, component in plan.components.items():
         artifact = component.artifact
         try:
+            if component.layout == "git":
+                sources[name] = _revision(plan, name, stack)
+                mistakes += _compose_files(plan, name, component, sources[name])
+                mistakes += _ecosystem(plan, name, component, sources[name])
+                continue
+            assert artifact is not None, "validation asks for one"
             release = open_artifact(
                 Path(plan.source).parent / artifact.path,
                 sha256=artifact.sha256,
@@ -40,8 +46,8 @@ def open_releases(plan: Plan, stack: contextlib.ExitStack) -> dict[str, Source]:
             )
             stack.callback(release.close)
             sources[name] = source_of_release(plan, component, release)
-            mistakes += _compose_files(plan, name, component, release)
-            mistakes += _ecosystem(plan, name, component, release)
+            mistakes += _compose_files(plan, name, component, sources[name])
+            mistakes += _ecosystem(plan, name, component, sources[name])
         except ArtifactInvalid as error:
             mistakes += _mistakes(plan, name, error)
         except UsageError as error:
@@ -52,9 +58,23 @@ def open_releases(plan: Plan, stack: contextlib.ExitStack) -> dict[str, Source]:
     return sources
 
 
+def _revision(plan: Plan, name: str, stack: contextlib.ExitStack) -> Source:
+    """The revision of a checkout; opened here where it is sent from here."""
+    git = plan.components[name].git or Git.model_validate({})
+    if git.repository is None:
+        return Source(plan.version, git=git)
+    path = Path(plan.source).parent / git.repository
+    revision = GitRevision(path, git.revision or plan.version)
+    stack.callback(revision.close)
+    return Source(plan.version, git=git, revision=revision)
+
+
 def _mistakes(plan: Plan, name: str, error: ArtifactInvalid) -> list[Mistake]:
-    where = ("components", name, "artifact", error.option)
-    file = plan.components[name].artifact.path
+    component = plan.components[name]
+    git = component.layout == "git"
+    where = ("components", name, "git" if git else "artifact", error.option)
+    file = component.artifact.path if component.artifact is not None else ""
+    file = component.git.repository or "" if component.git is not None else file
     found = [
         mistake_at(plan, where, f"{file}: {problem}", error.hint or _mend(problem))
         for problem in error.problems[:SHOWN]
@@ -73,16 +93,16 @@ def _mend(problem: str) -> str:
 
 
 def _compose_files(
-    plan: Plan, name: str, component: Component, release: Release
+    plan: Plan, name: str, component: Component, source: Source
 ) -> Iterator[Mistake]:
-    """What is wrong with the compose files of a release."""
+    """What is wrong with the compose files of a release; of what hosts fetch it is not known."""
     compose = component.service.compose if component.service is not None else None
-    if compose is None:
+    if compose is None or not source.is_here:
         return
     where = ("components", name, "service", "compose", "file")
-    artifact = component.artifact.path
+    artifact = component.artifact.path if component.artifact is not None else source.version
     own = Patterns([path.rstrip("/") for path in (*component.keep, *component.shared)])
-    there = [path for path in composefile.DEFAULT_FILES if release.manifest.get(path) is not None]
+    there = [path for path in composefile.DEFAULT_FILES if source.has(path)]
     wanted = compose.file or there[:1]
     if not wanted:
         looked = ", ".join(composefile.DEFAULT_FILES[:4])
@@ -92,24 +112,26 @@ def _compose_files(
     for path in wanted:
         if path.startswith("/") or own.match(path):
             continue  # the host's own
-        entry = release.manifest.get(path)
-        if entry is None or entry.kind == "d":
+        kind, content = source.kind(path), source.read(path)
+        if kind in ("", "d"):
             yield mistake_at(plan, where, f"{artifact}: there is no {path} in it", "mend the name")
-        elif entry.kind == "f":
-            files.append((path, release.read(entry.digest)))
+        elif content is not None:
+            files.append((path, content))
     for fault in composefile.faults(files):
         yield mistake_at(plan, where, f"{artifact}: {fault}", "mend the compose file")
 
 
-def _ecosystem(plan: Plan, name: str, component: Component, release: Release) -> Iterator[Mistake]:
+def _ecosystem(plan: Plan, name: str, component: Component, source: Source) -> Iterator[Mistake]:
     """PM2 is to start from a file of the release: it has to be there before anything stops."""
     pm2 = component.service.pm2 if component.service is not None else None
     if pm2 is None or pm2.ecosystem is None or pm2.ecosystem.startswith("/"):
         return
+    if not source.is_here:
+        return
     own = Patterns([path.rstrip("/") for path in (*component.keep, *component.shared)])
-    if release.manifest.get(pm2.ecosystem) is None and not own.match(pm2.ecosystem):
+    if not source.has(pm2.ecosystem) and not own.match(pm2.ecosystem):
         where = ("components", name, "service", "pm2", "ecosystem")
-        files = [entry.path for entry in release.manifest if entry.kind != "d"]
-        hint = did_you_mean(pm2.ecosystem, files, among="it has")
-        message = f"{component.artifact.path}: there is no {pm2.ecosystem} in it"
+        hint = did_you_mean(pm2.ecosystem, source.files(), among="it has")
+        artifact = component.artifact.path if component.artifact is not None else source.version
+        message = f"{artifact}: there is no {pm2.ecosystem} in it"
         yield mistake_at(plan, where, message, hint or "mend the name")

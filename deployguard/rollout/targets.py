@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from deployguard.artifact.repository import GitRevision
 from deployguard.drivers.base import Site
 from deployguard.drivers.registry import driver_of
 from deployguard.errors import UsageError
 from deployguard.onhost.tree import Entry, Manifest
-from deployguard.plan.model import Component, ManagedFile, Plan
+from deployguard.plan.model import Component, Git, ManagedFile, Plan
 
 __all__ = ["Blobs", "Source", "site_early", "site_of", "source_of_release", "target_of"]
 
@@ -37,20 +38,54 @@ class Blobs(Protocol):
 
 @dataclass(frozen=True)
 class Source:
-    """Where a component's new tree comes from: an artifact, or the hosts' own history."""
+    """Where a new tree comes from: an artifact, a git revision, or the hosts' own history.
+
+    ``git`` is the plan's block; ``revision`` what it leads to where it is sent from here.
+    """
 
     version: str
     manifest: Manifest | None = None
     blobs: Blobs | None = None
     digest: str = ""
     encoded: bytes = b""
+    git: Git | None = None
+    revision: GitRevision | None = None
+
+    @property
+    def history(self) -> bool:
+        """Whether the hosts go back to what they have kept."""
+        return self.manifest is None and self.git is None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the files of the new tree can be looked at on this machine."""
+        return self.manifest is not None or self.revision is not None
+
+    def kind(self, path: str) -> str:
+        """What is at a path of a new tree that is here: ``f``, ``d``, ``l``, or empty."""
+        if self.revision is not None:
+            return (self.revision.entry(path) or ("", 0))[0]
+        entry = self.manifest.get(path) if self.manifest is not None else None
+        return str(entry.kind) if entry is not None else ""
+
+    def files(self) -> list[str]:
+        """The paths of a new tree that is here, directories apart."""
+        if self.revision is not None:
+            return self.revision.files()
+        return [entry.path for entry in self.manifest or () if entry.kind != "d"]
 
     def has(self, path: str) -> bool:
-        """Whether the new tree has something at a path; of the hosts' history that is not known."""
-        return self.manifest is None or self.manifest.get(path) is not None
+        """Whether the new tree has something at a path.
+
+        Of the hosts' history, and of what they fetch themselves, that is not known.
+        """
+        return not self.is_here or bool(self.kind(path))
 
     def read(self, path: str) -> bytes | None:
         """The content of a small file of the new tree; ``None`` where it has none."""
+        if self.revision is not None:
+            kind, size = self.revision.entry(path) or ("", 0)
+            return self.revision.read(path) if kind == "f" and size <= SMALL else None
         entry = self.manifest.get(path) if self.manifest is not None else None
         if entry is None or entry.kind != "f" or self.blobs is None or entry.size > SMALL:
             return None
@@ -58,9 +93,26 @@ class Source:
 
     def as_data(self) -> dict[str, Any]:
         """The ``source`` of a target on the wire."""
-        if self.manifest is None:
+        if self.manifest is not None:
+            return {"kind": "manifest", "digest": self.digest}
+        if self.git is None:
             return {"kind": "history", "version": self.version}
-        return {"kind": "manifest", "digest": self.digest}
+        found = {
+            "kind": "git",
+            "revision": self.git.revision or self.version,
+            "branch": self.git.branch,
+            "timeout": self.git.timeout,
+        }
+        if self.revision is None:
+            return {**found, "from": "remote", "remote": self.git.remote, "url": self.git.url}
+        return {
+            **found,
+            "from": "bundle",
+            "commit": self.revision.commit,
+            "tip": self.revision.tip,
+            "ref": self.revision.ref,
+            "format": self.revision.format,
+        }
 
 
 def source_of_release(plan: Plan, component: Component, release: Blobs) -> Source:
@@ -121,7 +173,7 @@ def target_of(
         "source": source.as_data(),
         "files": [
             # A rollback takes the files from the host's history, like the tree.
-            _file_data(plan, path, file) if source.manifest is not None else _file_name(path, file)
+            _file_name(path, file) if source.history else _file_data(plan, path, file)
             for path, file in files.items()
         ],
         "observe": driver.observe(component, early),
@@ -176,4 +228,6 @@ def site_of(
         exists=place["root"] is not None,
         state=str(hello["state"]),
         uid=int(hello["uid"]),
+        commit=(looked.get("git") or {}).get("head") or "",
+        tag=(looked.get("git") or {}).get("tag") or "",
     )

@@ -20,7 +20,7 @@ from deployguard.guards import registry as guards
 from deployguard.health import checks, findings
 from deployguard.onhost.probes import CheckData
 from deployguard.plan.model import Component, Plan
-from deployguard.rollout import migrations
+from deployguard.rollout import migrations, revisions
 from deployguard.rollout.member import Context, Member
 from deployguard.rollout.outcome import Finding
 from deployguard.rollout.targets import site_of, target_of
@@ -100,11 +100,16 @@ def inspect(context: Context, member: Member) -> None:
     with _Phase(context, member, "inspect"):
         session = member.wire()
         targets = []
+        sent: dict[str, int] = {}
         for name, component in member.components.items():
             source = context.sources[name]
             if source.manifest is not None:
                 session.call("manifest", {"digest": source.digest}, stream=_pieces(source.encoded))
-            targets.append(target_of(context.plan, name, component, source, session.hello))
+            target = target_of(context.plan, name, component, source, session.hello)
+            if source.git is not None:
+                more = revisions.obtain(context, member, name, source, target)
+                target["source"]["known"], sent[name] = more["known"], more["sent"]
+            targets.append(target)
         versions = {name: context.sources[name].version for name in member.order}
         member.checks = checks_of(member.components, versions, session.hello)
         disks = [g.disk.path for g in context.plan.guards if g.disk is not None]
@@ -127,6 +132,7 @@ def inspect(context: Context, member: Member) -> None:
         member.looked["new_versions"] = {n: context.sources[n].version for n in member.order}
         for name, component in member.components.items():
             looked = member.looked["components"][name]
+            looked["missing_bytes"] += sent.get(name, 0)
             member.sites[name] = site_of(name, component.layout, looked, session.hello)
 
 
@@ -275,6 +281,10 @@ def switch(context: Context, member: Member) -> None:
     """Run the procedure: stop, swap, start. From here on there is something to undo."""
     with _Phase(context, member, "switch"):
         _arm(context, member)
+        for name, site in member.sites.items():
+            if site.commit:
+                words = f"{name}: {site.commit[:12]}, which is live, is tagged {site.tag}"
+                context.record("switch", "note", member.name, words, tag=site.tag)
         member.touched = True
         try:
             member.call("switch", on_event=lambda event: _progress(context, member, event))

@@ -128,7 +128,7 @@ def is_id(text: str) -> bool:
 
 def _component(data: dict[str, Any]) -> Component:
     _demand(_VERSION.fullmatch(data["version"]) is not None, "a version")
-    _demand(data["layout"] in ("releases", "in_place"), "a layout")
+    _demand(data["layout"] in ("releases", "in_place", "git"), "a layout")
     _demand(is_digest(data["tree"]), "a digest")
     return Component(
         version=data["version"],

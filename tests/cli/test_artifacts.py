@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,23 @@ def test_an_ecosystem_file_that_the_release_lacks(deployguard: Run, site: Site) 
     )
     assert f'{where} {said}; did you mean "ecosystem.config.cjs"?' in ran.err
     assert_untouched(deployguard, site)
+
+
+def test_an_ecosystem_file_that_the_revision_lacks(deployguard: Run, site: Site) -> None:
+    """The same of a commit that is sent from here."""
+    folder = site.root / "releases" / "v1"
+    (folder / "ecosystem.config.cjs").touch()
+    who = ("-c", "user.name=dev", "-c", "user.email=dev@example.com")
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "v1"], ["tag", "v1"]):
+        subprocess.run(["git", "-C", str(folder), *who, *words], check=True)
+    text = site.plan.read_text().replace(
+        'artifact: "releases/{{ version }}"',
+        'layout: git\n    git: {repository: "releases/v1", revision: v1}',
+    )
+    start = text.index("service: {process:")
+    pm2 = "service: {pm2: {name: web, ecosystem: ecosystem.config.js}}"
+    site.plan.write_text(text[:start] + pm2 + text[text.index("\n", start) :])
+    ran = deployguard("apply", site.plan)
+    assert ran.code == 2, ran.err
+    said = f"{place(site.plan, 'ecosystem.config.js')} components.web.service.pm2.ecosystem: "
+    assert f'{said}v1: there is no ecosystem.config.js in it; did you mean "ecos' in ran.err

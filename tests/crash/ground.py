@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
+import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -35,6 +37,8 @@ NAME = "shop"
 PATH = "/srv/shop"
 PORT = 7000
 LAYOUTS = ("releases", "in_place")
+#: With the one that needs git on both sides, and is a tree `in_place` otherwise.
+ALL_LAYOUTS = (*LAYOUTS, "git")
 STATE = "/var/lib/deployguard"
 UNITS = "/etc/systemd/system"
 #: What a wait on a host makes; there and not in /run, since it must be seen from out here.
@@ -71,7 +75,7 @@ class World:
 
     version: str
     #: Path in the tree to kind, mode, owner, group, mtime, size, content, extended attributes.
-    tree: dict[bytes, tuple[Any, ...]] = field(repr=False)
+    tree: dict[bytes, Entry] = field(repr=False)
     unit: str = field(repr=False)
 
 
@@ -94,6 +98,30 @@ def make_releases(directory: Path, layout: str, service: str = "") -> Path:
         )
         (directory / f"{version}.service").write_text(text)
     return directory
+
+
+def make_repository(releases: Path, target: Path) -> Path:
+    """The releases as tags of a repository, one after the other."""
+    target.mkdir()
+    commit = ("-c", "user.name=shop", "-c", "user.email=shop@example.com", "commit", "-q", "-m")
+    git(target, "init", "-q")
+    for version in ("v1", "v2", "bad"):
+        for path in target.iterdir():
+            if path.name != ".git":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.copytree(releases / version, target, symlinks=True, dirs_exist_ok=True)
+        git(target, "add", "-A", "-f")
+        git(target, *commit, version)
+        git(target, "tag", version)
+    return target
+
+
+def git(directory: Path, *arguments: str) -> str:
+    """What git answers."""
+    done = subprocess.run(
+        ["git", "-C", str(directory), *arguments], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
 
 
 def _live(layout: str) -> str:
@@ -135,13 +163,17 @@ class Ground:
         self.live = _live(layout)
         self.unit = f"{NAME}.service"
         self.number = 0
-        self.worlds = {version: _wanted(releases, version) for version in ("v1", "v2")}
+        self.worlds = {version: _wanted(releases, version, layout) for version in ("v1", "v2")}
         self.version = ""
+        #: Of each host: its live tree with the repository, every time included.
+        self.standing: dict[str, dict[bytes, Entry]] = {}
         self.environment = {
             "DEPLOYGUARD_STATE": str(directory / "state"),
             "HOME": str(directory),
         }
         directory.mkdir(parents=True, exist_ok=True)
+        if layout == "git":
+            make_repository(releases, directory / "repository")
 
     # -- plans and runs ----------------------------------------------------------------------
 
@@ -165,9 +197,13 @@ class Ground:
                     }
                 },
             ],
-            **({"keep": ["data"]} if self.layout == "in_place" else {"shared": ["data/"]}),
+            **({"shared": ["data/"]} if self.layout == "releases" else {"keep": ["data"]}),
             **self.component,
         }
+        if self.layout == "git":
+            del component["artifact"]
+            revision = self._commit(version)
+            component["git"] = {"repository": "repository", "branch": "main", "revision": revision}
         plan = {
             "name": self.name,
             "version": version,
@@ -206,6 +242,16 @@ class Ground:
         unit = {"unit": self.unit, "unit_file": unit_file, "enable": True}
         return {"systemd": {**unit, **self.service}}
 
+    def _commit(self, version: str) -> str:
+        """A commit of its own for every deploy, so that each has something to send."""
+        repository = self.directory / "repository"
+        parent = git(repository, "rev-parse", "HEAD")
+        who = ("-c", "user.name=shop", "-c", "user.email=shop@example.com")
+        words = ("-p", parent, "-m", f"{version}, number {self.number}")
+        made = git(repository, *who, "commit-tree", f"{version}^{{tree}}", *words)
+        git(repository, "update-ref", "HEAD", made)
+        return made
+
     def start(
         self,
         *arguments: str,
@@ -238,6 +284,7 @@ class Ground:
         for host in self.hosts:
             self._write_data(host)
         self.version = ""  # what came before is nobody's concern
+        self.standing.clear()
         self.check(["v1"])
 
     def deploy(self, version: str) -> None:
@@ -251,7 +298,7 @@ class Ground:
 
     def _write_data(self, host: Host) -> None:
         """What belongs to the host, and must survive everything."""
-        folder = self.live if self.layout == "in_place" else f"{self.path}/shared"
+        folder = f"{self.path}/shared" if self.layout == "releases" else self.live
         host.write(f"{folder}/data/orders.db", f"orders of {host.name}\n" * 100, mode=0o600)
 
     @property
@@ -263,13 +310,15 @@ class Ground:
 
     def root(self, host: Host) -> str:
         """The live tree."""
-        if self.layout == "in_place":
+        if self.layout != "releases":
             return self.path
         return f"{self.path}/{os.readlink(host.path(self.live))}"
 
     def world(self, host: Host) -> World:
         """What is live on a host."""
         found = _entries(host.tree(self.root(host)))
+        if self.layout == "git":
+            found = _as_committed(found)
         return World(self.live_version(host), found, self.definition(host))
 
     def live_version(self, host: Host) -> str:
@@ -452,6 +501,8 @@ class Ground:
             raise Violation(f"{host.name}: {world.version} is live, not one of {allowed}")
         if self.worlds[world.version] != world:
             raise Violation(f"{host.name}: {_difference(self.worlds[world.version], world)}")
+        if self.layout == "git":
+            self._check_repository(host, same=world.version == self.version)
         folder = f"{self.root(host)}/data"
         linked = host.path(folder).is_symlink()
         orders = host.tree(folder if not linked else f"{self.path}/shared/data")[b"orders.db"]
@@ -481,6 +532,31 @@ class Ground:
         if not until(clean, deadline, 0.2):
             raise Violation(f"{host.name}: its service manager says: {units}")
         return world.version
+
+    def _check_repository(self, host: Host, *, same: bool) -> None:
+        """HEAD, branch and index are of one commit; where nothing was deployed, all is as before.
+
+        As before is every byte and every time of the tree and its repository, but for the emergency
+        tags, which stay.
+        """
+        found = _entries(host.tree(self.path))
+        tags = b".git/refs/tags/deployguard"
+        found = {path: entry for path, entry in found.items() if not path.startswith(tags)}
+        if same and host.name in self.standing:
+            was = self.standing[host.name]
+            paths = [
+                os.fsdecode(p) for p in was.keys() | found.keys() if was.get(p) != found.get(p)
+            ]
+            if paths:
+                raise Violation(f"{host.name}: not as it was: {sorted(paths)[:5]}")
+        self.standing[host.name] = found
+        ask = ["git", "--no-optional-locks", "-C", self.path]
+        said = host.run([*ask, "status", "--porcelain", "--branch"], check=False)
+        if (said.stdout, said.stderr) != (b"## main\n?? data/\n", b""):
+            raise Violation(f"{host.name}: git status says {said.stdout!r} {said.stderr!r}")
+        fsck = host.run([*ask, "fsck", "--connectivity-only", "--no-dangling"], check=False)
+        if (fsck.returncode, fsck.stdout) != (0, b""):
+            raise Violation(f"{host.name}: git fsck says {fsck.stdout!r} {fsck.stderr!r}")
 
     def _serves(self, host: Host, version: str) -> bool:
         try:
@@ -536,7 +612,7 @@ def _command_line(pid: int) -> str:
         return str(pid)
 
 
-def _entries(found: dict[bytes, Entry]) -> dict[bytes, tuple[Any, ...]]:
+def _entries(found: dict[bytes, Entry]) -> dict[bytes, Entry]:
     """Without what is no part of a version: a directory's mtime, and what is the host's own."""
     return {
         path: entry._replace(mtime_ns=0 if entry.kind == "directory" else entry.mtime_ns)
@@ -545,10 +621,23 @@ def _entries(found: dict[bytes, Entry]) -> dict[bytes, tuple[Any, ...]]:
     }
 
 
-def _wanted(releases: Path, version: str) -> World:
+def _as_committed(found: dict[bytes, Entry]) -> dict[bytes, Entry]:
+    """What git knows of a tree: no times, and of the modes whether a file is a program."""
+    committed = {}
+    for path, entry in found.items():
+        if path == b".git" or path.startswith(b".git/"):
+            continue
+        mode = 0o755 if entry.kind == "directory" or entry.mode & 0o100 else 0o644
+        mode = entry.mode if entry.kind == "link" else mode
+        committed[path] = entry._replace(mtime_ns=0, mode=mode)
+    return committed
+
+
+def _wanted(releases: Path, version: str, layout: str) -> World:
     """How a host has to look: as the release does that was packed, and nothing else."""
     unit = (releases / f"{version}.service").read_text()
-    return World(version, _entries(tree(releases / version)), unit)
+    found = _entries(tree(releases / version))
+    return World(version, _as_committed(found) if layout == "git" else found, unit)
 
 
 def _difference(wanted: World, found: World) -> str:

@@ -28,7 +28,7 @@ from typing import Any
 
 from deployguard.onhost.records import parse
 from tests.crash.controllers import Controller, Controllers
-from tests.crash.ground import LAYOUTS, PAUSED, STATE, Ground, make_releases, wait_for
+from tests.crash.ground import ALL_LAYOUTS, PAUSED, STATE, Ground, make_releases, wait_for
 from tests.fleet.fleet import Fleet
 from tests.fleet.host import Host
 
@@ -186,7 +186,8 @@ class Grounds:
         self.grounds: list[Ground] = []
         self.used = 0
         self._releases = {
-            layout: make_releases(directory / f"releases-{layout}", layout) for layout in LAYOUTS
+            layout: make_releases(directory / f"releases-{layout}", layout)
+            for layout in ALL_LAYOUTS
         }
 
     def add(self, layout: str, hosts: int, **options: Any) -> Ground:
@@ -213,7 +214,7 @@ class Grounds:
     def points(self) -> dict[tuple[str, str], dict[str, list[str]]]:
         """By layout and release: the points of a host and those of the controller."""
         found = {}
-        for layout in LAYOUTS:
+        for layout in ALL_LAYOUTS:
             ground = next((g for g in self.grounds if g.layout == layout), None)
             if ground is None:
                 continue
@@ -317,7 +318,7 @@ def in_threads(works: Sequence[Callable[[], object]]) -> None:
 
 
 def one_host(points: dict[tuple[str, str], dict[str, list[str]]]) -> list[Case]:
-    """All points, both layouts, all four faults."""
+    """All points, all layouts, all four faults."""
     return [
         Case(layout, 1, release, side, point, fault)
         for (layout, release), sides in points.items()
@@ -340,7 +341,7 @@ def three_hosts(points: dict[tuple[str, str], dict[str, list[str]]]) -> list[Cas
                 if side == "host" and point.split()[1] not in _OF_INTEREST:
                     continue
                 for turn, fault in enumerate(FAULTS):
-                    layout = LAYOUTS[(number + turn) % 2]
+                    layout = ALL_LAYOUTS[(number + turn) % len(ALL_LAYOUTS)]
                     cases.append(Case(layout, 3, release, side, point, fault))
     return cases
 

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.crash.controllers import Controllers
-from tests.crash.ground import LAYOUTS, Ground
+from tests.crash.ground import ALL_LAYOUTS, Ground
 from tests.crash.matrix import FAULTS, Grounds, in_threads
 from tests.fleet.container import until
 from tests.fleet.fleet import Fleet
@@ -123,7 +123,7 @@ def main(argv: list[str]) -> int:
         fleet.enter()
         with Controllers() as controllers:
             grounds = Grounds(fleet, Path(directory), controllers)
-            for layout in LAYOUTS:
+            for layout in ALL_LAYOUTS:
                 for hosts in (1, 1, 3):
                     grounds.add(layout, hosts)
             grounds.set_up()

@@ -293,3 +293,14 @@ def test_what_is_undone_only_after_another_was_begun(tmp_path: Path) -> None:
     executor.do([prepare, swap])
     assert executor.undo([prepare, swap, start]) == []
     assert log.read_text().split() == ["stop"]
+
+
+def test_a_name_that_is_left_has_touched_nothing(tmp_path: Path) -> None:
+    """What runs is not stopped for an operation that has nothing to undo, such as a tag."""
+    (tmp_path / "started").touch()
+    stop = [{"act": "run", "argv": ["rm", str(tmp_path / "started")], "timeout": 10.0}]
+    procedure = [_op("tag", [], []), dict(_op("start", [], stop), undo_always=True)]
+    executor = _executor(tmp_path)
+    executor.do(procedure[:1])
+    assert executor.undo(procedure) == []
+    assert (tmp_path / "started").exists()

@@ -13,7 +13,7 @@ from typing import Any, Iterator, List
 import pytest
 from hypothesis import given, settings
 
-from deployguard.onhost import blobs, durable, machine
+from deployguard.onhost import assembly, blobs, durable, machine
 from deployguard.onhost.operations import OperationFailed
 from deployguard.onhost.participant import RequestError
 from deployguard.onhost.places import NotManageable
@@ -106,6 +106,23 @@ def test_a_file_that_changes_while_it_is_copied(tmp_path: Path, sent: bool) -> N
     deploy.participant.abort()
     assert bench.world() == before
     deploy.close()
+
+
+@LAYOUTS
+def test_what_was_built_is_built_again(tmp_path: Path, layout: str) -> None:
+    """When contents of another component have to be sent, this one is staged a second time."""
+    bench = Bench(str(tmp_path), layout)
+    bench.release("v1")
+    deploy = bench.deploy("v2", {"lib/a": "a"}).to("look")
+    deploy.send()
+    view = deploy.participant._views["app"]
+    os.makedirs(os.path.dirname(view.placement.tree), exist_ok=True)
+    blobs_of = os.path.join(deploy.participant.folder, "blobs")
+    assert assembly.build_tree(deploy.participant.folder, view, blobs_of) == {}
+    deploy.participant.stage({"components": ["app"]})
+    deploy._done = 3
+    deploy.to("commit").close()
+    assert bench.served == "v2" and Path(bench.live, "lib/a").read_text() == "a"
 
 
 @LAYOUTS

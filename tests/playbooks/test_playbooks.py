@@ -25,6 +25,7 @@ PLAYBOOKS = ROOT / "playbooks"
 BUILT = {
     "demo": ["releases/v1/server.py"],
     "irisx": ["dist/api-src-v25.tar.gz"],  # run by tests/incidents/test_rm_rf_src.py
+    "notes": [],
     # run by tests/incidents/test_connection_pool.py
     "portal": ["dist/backend-v1.2.5.tar.gz", "dist/frontend-v1.2.5.tar.gz"],
     "shop": ["dist/backend-v1.2.4.tar.gz", "dist/frontend/index.html"],
@@ -231,6 +232,84 @@ def written_while_on_trial(wiki: Published, host: Host) -> None:
             host.write("/srv/wiki/pages/meanwhile.md", "written while v3 was on trial\n")
     assert process.wait(timeout=60) == 3, "".join(seen)
 
+
+# --- notes --------------------------------------------------------------------------------------
+
+
+def test_notes_is_pulled_no_more(clean: Fleet, tmp_path: Path) -> None:
+    """A clone of a user is taken over, goes to the next tag, and back with its repository."""
+    folder = copied("notes", tmp_path / "notes")
+    notes = Published(clean, folder, ["notes1.example.com"])
+    host = clean.hosts[0]
+    repository = tmp_path / "repository"
+    commits: dict[str, str] = {}
+    git = ["git", "-C", str(repository), "-c", "user.name=dev", "-c", "user.email=dev@example.com"]
+    subprocess.run(["git", "init", "-q", "-b", "main", str(repository)], check=True)
+    for version, fault in (("v1", "none"), ("v2", "none"), ("v3", "unhealthy")):
+        build = small_release(tmp_path / version, version, fault=fault)
+        shutil.copytree(build, repository, dirs_exist_ok=True)
+        for words in (["add", "-A"], ["commit", "-q", "-m", version], ["tag", version]):
+            subprocess.run([*git, *words], check=True)
+        commits[version] = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
+    publish(repository, host)
+
+    clone = ["git", "clone", "-q", "--branch", "v1", "https://git.example.com/notes.git"]
+    host.run(["install", "-d", "-o", "deploy", "-g", "deploy", "/srv/notes"])
+    host.run(["sudo", "-u", "deploy", *clone, "/srv/notes"])
+    host.run(["sudo", "-u", "deploy", "git", "-C", "/srv/notes", "checkout", "-q", "-B", "main"])
+    host.write("/srv/notes/.env", "TOKEN=only-here\n")
+    host.write("/srv/notes/VERSION", "v1, mended at night\n")
+    before = host.tree("/srv/notes")
+    refused = notes.run("deployguard", "apply", "plan.yaml")
+    assert refused.returncode == 5, refused.stdout
+    assert "changed by hand: VERSION (" in refused.stdout
+    assert host.tree("/srv/notes") == before
+    host.write("/srv/notes/VERSION", "v1\n")
+
+    good = notes.run("deployguard", "apply", "plan.yaml")
+    assert good.returncode == 0, good.stdout
+    assert served(host, 8080)["version"] == "v2"
+    assert host.read("/srv/notes/.git/HEAD") == b"ref: refs/heads/main\n"
+    assert host.read("/srv/notes/.git/refs/heads/main").decode().strip() == commits["v2"]
+    assert host.read("/srv/notes/.env") == b"TOKEN=only-here\n"
+    before = host.tree("/srv/notes")
+    failed = notes.run("deployguard", "apply", "plan.yaml", "--release", "v3")
+    assert failed.returncode == 3, failed.stdout
+    after = host.tree("/srv/notes")
+    new = {path: entry for path, entry in after.items() if before.get(path) != entry}
+    tags = b".git/refs/tags/deployguard"
+    assert {path for path, entry in new.items() if entry.kind != "directory"} == {
+        path for path in new if path.startswith(tags + b"/")
+    }
+    assert len([path for path in new if path.startswith(tags + b"/")]) == 1
+    assert served(host, 8080)["version"] == "v2"
+
+
+def publish(repository: Path, host: Host) -> None:
+    """The repository at the address of the plan, as any file server has it, with a certificate."""
+    bare = host.path("/srv/www/notes.git")
+    subprocess.run(["git", "clone", "-q", "--bare", str(repository), str(bare)], check=True)
+    subprocess.run(["git", "-C", str(bare), "update-server-info"], check=True)
+    key = ["-newkey", "rsa:2048", "-nodes", "-keyout", "/srv/www.key", "-out", "/srv/www.crt"]
+    name = ["-subj", "/CN=git.example.com", "-addext", "subjectAltName=DNS:git.example.com"]
+    host.run(["openssl", "req", "-x509", "-days", "2", *key, *name])
+    host.run(["cp", "/srv/www.crt", "/usr/local/share/ca-certificates/git.crt"])
+    host.run(["update-ca-certificates"])
+    with host.path("/etc/hosts").open("a") as hosts:
+        hosts.write("127.0.0.1 git.example.com\n")
+    host.write("/srv/www.py", FILES)
+    host.run(["systemd-run", "--quiet", "--unit=www", "python3", "/srv/www.py"])
+
+
+FILES = """\
+import functools, http.server, ssl
+files = functools.partial(http.server.SimpleHTTPRequestHandler, directory="/srv/www")
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 443), files)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/srv/www.crt", "/srv/www.key")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
 
 # --- shop ---------------------------------------------------------------------------------------
 
