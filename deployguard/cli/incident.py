@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deployguard.cli.console import Console
+from deployguard.cli.notify import say_told
 from deployguard.cli.options import common
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ WORDS = {
     "reopen": ("Open it again.", "incident_moves"),
     "cancel": ("Say that it was none.", "incident_moves"),
     "note": ("Write something down, or link it.", "incident_moves"),
+    "update": ("Tell everybody who was told how it goes.", "incident_moves"),
     "assign": ("Say who is in command, or who owns the follow-up.", "incident_moves"),
     "severity": ("Say how bad it is.", "incident_moves"),
     "check": ("Escalate what is overdue; for a scheduler.", "incident"),
@@ -115,6 +117,7 @@ def tell(console: Console, incident: Incident) -> None:
 
     console.emit("incident", incident.as_dict())
     console.say(incident_text.heading(incident), fg=incident_text.color_of(incident))
+    say_told(console)
     console.say(f"next: {incident_text.next_step(incident)}")
 
 
@@ -212,6 +215,7 @@ def check_command(console: Console) -> int:
         level = one.incident.escalations
         words = f"; escalated to level {level}" if one.escalated else f"; at level {level} already"
         console.say(incident_text.listed(one.incident, now) + words, fg="red")
+    say_told(console)
     if not found:
         console.say("nothing is overdue")
         return 0

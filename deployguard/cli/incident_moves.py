@@ -25,6 +25,7 @@ __all__ = [
     "reopen_command",
     "resolve_command",
     "severity_command",
+    "update_command",
 ]
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -172,6 +173,26 @@ def note_command(
     if not text and not given:
         raise UsageError("there is nothing to write down", hint="TEXT, or something to link")
     tell(console, book.note(incident.id, text, at=at, links=given))
+    return 0
+
+
+@click.command("update")
+@_moving
+@common
+def update_command(
+    console: Console, words: tuple[str, ...], at: float | None, by: str | None
+) -> int:
+    """Tell everybody who was told of it how it goes, the status page included.
+
+    TEXT is published as it stands.
+    """
+    from deployguard.errors import UsageError
+
+    book = open_book(who(by))
+    incident, text = parts(book, words)
+    if not text:
+        raise UsageError("there is nothing to tell", hint='as in "a fix is on its way"')
+    tell(console, book.note(incident.id, text, at=at, kind="update"))
     return 0
 
 

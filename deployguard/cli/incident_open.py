@@ -9,6 +9,7 @@ import click
 from deployguard.cli.console import Console
 from deployguard.cli.incident import LINKED, open_book, who
 from deployguard.cli.moments import read_moment, relative
+from deployguard.cli.notify import say_told
 from deployguard.cli.options import common
 
 __all__ = ["open_command"]
@@ -61,7 +62,9 @@ def open_command(
     from deployguard.incidents.fingerprint import shape
     from deployguard.incidents.record import Incident
     from deployguard.incidents.severity import level_named, name_of
+    from deployguard.notify.settings import remember
     from deployguard.report.incidents import targets_of
+    from deployguard.store.opening import open_journal
 
     level = level_named(severity)
     if not title.strip():
@@ -72,6 +75,7 @@ def open_command(
 
         plan = api.load(plan_path, local_files=False)
         console.know(plan)
+        remember(open_journal(), plan)
     now = time.time()
     if since is not None and since > now:
         raise UsageError("--since has not come yet")
@@ -107,6 +111,7 @@ def open_command(
     if incident.acknowledged_at is None:
         console.say(f"  to be acknowledged by {relative(incident.acknowledge_by, now)}")
     console.say(f"  to be resolved by {relative(incident.resolve_by, now)}")
+    say_told(console)
     for line, color in incident_text.similar_lines(book.lookup.similar(incident)):
         console.say(f"  {line}", fg=color)
     console.say(f"next: {incident_text.next_step(incident)}")

@@ -32,6 +32,7 @@ COMMANDS = {
     "recover": "Finish what an interrupted run left.",
     "watch": "Look at the checks after the deploy; tell of what fails.",
     "incident": "Open, show and close incidents.",
+    "notify": "Test channels, send what waits, show what was sent.",
     "postmortem": "Draft, check and render post-mortems.",
     "metrics": "Count deploys and incidents, by week, month or quarter.",
     "report": "Draw a transaction as one page to look at.",

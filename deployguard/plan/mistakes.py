@@ -85,6 +85,12 @@ _PATTERNS = {
     r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$": (
         "cannot be a version; use up to 128 letters, digits, ., _, + and -, a letter or digit first"
     ),
+    r"^\S+$": "is not one word; write it without spaces",
+    r"^[^\s@<>,]+@[^\s@<>,]+$": "is not the address of a mailbox; write it as ops@example.com",
+    r"^\+[1-9][0-9]{6,14}$": "is not a telephone number; write it as +4915112345678",
+    r"^AC[0-9a-fA-F]{32}$": "is not the SID of an account; Twilio's begin with AC",
+    r"^SK[0-9a-fA-F]{32}$": "is not the SID of an API key; Twilio's begin with SK",
+    r"^MG[0-9a-fA-F]{32}$": "is not the SID of a messaging service; Twilio's begin with MG",
     r"^[A-Za-z0-9:][A-Za-z0-9.:_-]{0,252}$": (
         "cannot be the name of a host; use letters, digits, ., :, _ and -"
     ),
@@ -151,6 +157,8 @@ class Objections:
         for detail in details:
             path, rest = self._path(detail["loc"])
             kind = detail["type"]
+            if kind == "too_short" and path in deeper:
+                continue  # one that is wrong does not count, and is named
             if kind in _EXPECTED and rest != ["[key]"]:
                 if rest and path in deeper:
                     continue  # another branch got further and says more

@@ -52,6 +52,17 @@ from deployguard.plan.guard import (
     Window,
     WindowGuard,
 )
+from deployguard.plan.notify import (
+    AppriseChannel,
+    Channel,
+    EmailChannel,
+    Notify,
+    PagerDutyChannel,
+    SlackChannel,
+    SmsChannel,
+    StatuspageChannel,
+    WebhookChannel,
+)
 from deployguard.plan.quantity import (
     CHANGED_AT,
     AbsolutePath,
@@ -87,6 +98,7 @@ from deployguard.plan.task import Dump, Task
 from deployguard.plan.watch import Watch
 
 __all__ = [
+    "AppriseChannel",
     "ApprovalGuard",
     "Artifact",
     "BackupGuard",
@@ -94,6 +106,7 @@ __all__ = [
     "Capacity",
     "CapacityGuard",
     "ChangeSizeGuard",
+    "Channel",
     "Check",
     "CheckOptions",
     "CiGuard",
@@ -105,6 +118,7 @@ __all__ = [
     "Containment",
     "DiskGuard",
     "Dump",
+    "EmailChannel",
     "Evidence",
     "Facts",
     "Git",
@@ -117,6 +131,8 @@ __all__ = [
     "LogsCheck",
     "ManagedFile",
     "MysqlCheck",
+    "Notify",
+    "PagerDutyChannel",
     "ParityGuard",
     "Plan",
     "Pm2Service",
@@ -133,9 +149,12 @@ __all__ = [
     "Respond",
     "ResponsePrometheus",
     "Service",
-    "StructureGuard",
     "Severity",
+    "SlackChannel",
+    "SmsChannel",
     "Snapshots",
+    "StatuspageChannel",
+    "StructureGuard",
     "SystemdService",
     "Target",
     "Targets",
@@ -143,6 +162,7 @@ __all__ = [
     "TcpCheck",
     "TlsCheck",
     "Watch",
+    "WebhookChannel",
     "Window",
     "WindowGuard",
     "Writes",
@@ -298,6 +318,10 @@ class Plan(Block):
     watch: Watch = Field(
         default_factory=lambda: Watch.model_validate({}),
         description="How `watch` looks at the checks after the deploy.",
+    )
+    notify: Notify = Field(
+        default_factory=lambda: Notify.model_validate({}),
+        description="Who is told of incidents and deploys.",
     )
     always: tuple[Task, ...] = Field((), description="Run at the end, whatever the outcome.")
     source: str = Field("", exclude=True, description="Filled by the loader: path of the file.")

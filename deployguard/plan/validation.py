@@ -18,6 +18,7 @@ from deployguard.plan.document import Finding, Path
 from deployguard.plan.guard_rules import guard_findings
 from deployguard.plan.moments import NotAMoment, zone_named
 from deployguard.plan.names import Names
+from deployguard.plan.notify_rules import notify_findings
 from deployguard.plan.order import find_cycle, hosts_named
 from deployguard.plan.pm2 import pm2_findings
 from deployguard.plan.respond_rules import respond_findings
@@ -70,6 +71,7 @@ def plan_findings(
     yield from territory_findings(plan)
     yield from task_findings(plan, names, targets)
     yield from respond_findings(plan, targets, environ)
+    yield from notify_findings(plan, base)
     incident: Path = ("rescue", "incident")
     yield from _targets(
         (*incident, "severity", "canary"), plan.rescue.incident.severity.canary, targets

@@ -5,6 +5,7 @@ What goes wrong here raises; :mod:`deployguard.report.reporting` makes a line of
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from deployguard.incidents.book import Book, Hook
 from deployguard.incidents.entries import AUTOMATIC
 from deployguard.incidents.record import Incident
 from deployguard.incidents.severity import Level, Target, Targets, level_named
+from deployguard.notify.announce import Announcer
 from deployguard.plan.order import hosts_named
 from deployguard.report.redaction import Redaction
 from deployguard.rollout.outcome import Outcome
@@ -29,8 +31,10 @@ __all__ = ["after_deploy", "after_recovery", "book_of", "filed", "targets_of"]
 def book_of(
     store: Store, redaction: Redaction, actor: str = AUTOMATIC, hooks: Iterable[Hook] = ()
 ) -> Book:
-    """The book of incidents, for texts that may hold what a plan calls secret."""
-    return Book(store, actor=actor, clean=redaction.value, hooks=hooks)
+    """The book of incidents, for texts that may hold what a plan calls secret. What is written in
+    it is put into the outbox of the channels that are told."""
+    announce = Announcer(redaction.value, time.time)
+    return Book(store, actor=actor, clean=redaction.value, hooks=(announce, *hooks))
 
 
 def targets_of(plan: Plan | None) -> Targets:

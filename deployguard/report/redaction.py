@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from deployguard.evidence.redact import Redactor
+from deployguard.notify.settings import settings_of
 from deployguard.rollout.outcome import Event, Listener, Outcome
 from deployguard.secret import Secret
 from deployguard.store.journal import Journal
@@ -37,7 +38,11 @@ def secrets_of(plan: Plan) -> list[Secret]:
         if guard.ci is not None or guard.approval is not None:
             names.append(guard.spec.token_env)
     found = (Secret.from_environment(name) for name in names)
-    return [*(secret for secret in found if secret is not None), *secrets_of_checks(plan)]
+    return [
+        *(secret for secret in found if secret is not None),
+        *secrets_of_checks(plan),
+        *settings_of(plan).secrets(),
+    ]
 
 
 class Redaction:

@@ -21,17 +21,18 @@ from deployguard.errors import DeployguardError, ExitCode
 from deployguard.evidence.layout import Folder
 from deployguard.incidents.book import Book
 from deployguard.incidents.record import Incident
+from deployguard.notify.settings import remember
 from deployguard.plan.model import Plan
-from deployguard.report import incident, incidents, postmortems
+from deployguard.report import incident, incidents, notifications, postmortems
 from deployguard.report.github import GitHubIssues
-from deployguard.report.outbox import Entry, Outbox
 from deployguard.report.redaction import Redaction
 from deployguard.rollout.member import Member
 from deployguard.rollout.outcome import Event, Finding, Listener, Outcome
 from deployguard.secret import Secret
 from deployguard.store.journal import Journal
+from deployguard.store.outbox import Entry, Outbox
 
-__all__ = ["Forensics", "after_recovery", "report"]
+__all__ = ["Forensics", "after_recovery", "report", "send_issues"]
 
 #: What the issue may cost at the end of a deploy; after that the next command sends it.
 DEADLINE = 30.0
@@ -161,9 +162,19 @@ def report(
         outcome, found = incidents.after_deploy(outcome, plan, book)
         return outcome
 
+    def settle(outcome: Outcome) -> Outcome:
+        remember(journal, plan)
+        return outcome
+
+    outcome = _try(outcome, "what the plan says about notifications is not kept", settle)
     outcome = _try(outcome, "the incident is not kept", keep)
     draft = functools.partial(_draft, plan, journal, redaction, book, found)
     outcome = _try(outcome, "the post-mortem is not drafted", draft)
+    # People first: the issue may wait for GitHub.
+    say = functools.partial(
+        notifications.tell, plan=plan, journal=journal, redaction=redaction, listen=listen
+    )
+    outcome = _try(outcome, "notifications were not sent", say)
     if outcome.exit_code in _FAILED and plan.rescue.incident.github is not None:
         file = functools.partial(_put_issue, plan, journal, redaction, book, found)
         outcome = _try(outcome, f"the issue cannot be kept in {journal.path}", file)
@@ -183,10 +194,14 @@ def after_recovery(
     book = incidents.book_of(journal, redaction)
 
     def keep(outcome: Outcome) -> Outcome:
+        if plan is not None and plan.name:
+            remember(journal, plan)
         incidents.after_recovery(outcome, plan, book)
         return outcome
 
     outcome = _try(outcome, "the incident is not kept", keep)
+    say = functools.partial(notifications.send, journal=journal)
+    outcome = _try(outcome, "notifications were not sent", say)
     send = functools.partial(deliver_pending, journal=journal, book=book)
     return _try(outcome, f"reports cannot be kept in {journal.path}", send)
 
@@ -267,6 +282,18 @@ def deliver_pending(
     return dataclasses.replace(
         outcome, incident_url=url or outcome.incident_url, report_errors=tuple(errors)
     )
+
+
+def send_issues(journal: Journal, book: Book) -> list[Entry]:
+    """Try the issues that wait to be filed; those that were tried, as they stand then."""
+    outbox = Outbox(journal.path, clock=time.time)
+    try:
+        tried = outbox.deliver({"github": _to_github})
+        for entry in tried:
+            _link(entry, book)
+        return tried
+    finally:
+        outbox.close()
 
 
 def _note(entry: Entry, listen: Listener | None) -> None:

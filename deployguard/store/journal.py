@@ -14,10 +14,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from deployguard.errors import JournalUnavailable
+from deployguard.store.outbox import alone_beside
 from deployguard.store.schema import upgrade_sqlite
 from deployguard.store.work import SqliteWork, Work
 
@@ -94,6 +96,10 @@ class Journal(Protocol):
 
     def read(self, statement: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """What one statement answers that writes nothing."""
+        ...
+
+    def delivering(self) -> AbstractContextManager[bool]:
+        """Whether nobody else delivers messages from this journal, as long as the block lasts."""
         ...
 
     def close(self) -> None:
@@ -338,6 +344,9 @@ class SqliteJournal:
     def read(self, statement: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         with self._lock:
             return SqliteWork(self.connection).rows(statement, values or {})
+
+    def delivering(self) -> AbstractContextManager[bool]:
+        return alone_beside(str(self.path))
 
     def close(self) -> None:
         """Close the file."""

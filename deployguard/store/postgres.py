@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -254,6 +255,21 @@ class PostgresJournal:
 
     def read(self, statement: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         return self._try(lambda c: PostgresWork(c).rows(statement, values or {}))
+
+    @contextmanager
+    def delivering(self) -> Iterator[bool]:
+        # A connection of its own: the lock is gone with it, and it must outlive a reconnect.
+        try:
+            connection = self._connect()
+        except self._psycopg.Error as problem:
+            raise JournalUnavailable(
+                f"the journal database cannot be used: {str(problem).strip()}"
+            ) from problem
+        with closing(connection):
+            (row,) = connection.execute(
+                "SELECT pg_try_advisory_lock(hashtext('deployguard delivery')) AS alone"
+            ).fetchall()
+            yield bool(row["alone"])
 
     def close(self) -> None:
         """Close the connection."""

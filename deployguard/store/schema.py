@@ -11,12 +11,14 @@ from typing import Any
 
 from deployguard.errors import InternalError
 from deployguard.store.incident_tables import TABLES, TRANSACTION_INDEXES, append_only
+from deployguard.store.outbox_tables import ADDED, OUTBOX
+from deployguard.store.outbox_tables import TABLES as OUTBOX_TABLES
 from deployguard.store.work import POSTGRES_PREFIX, tables
 
 __all__ = ["VERSION", "upgrade_postgres", "upgrade_sqlite"]
 
-#: 1 had no debts, 2 no overrides, 3 no incidents.
-VERSION = 4
+#: 1 had no debts, 2 no overrides, 3 no incidents, 4 no notifications.
+VERSION = 5
 
 _SQLITE = """
 CREATE TABLE IF NOT EXISTS transactions (
@@ -114,7 +116,17 @@ def upgrade_sqlite(connection: sqlite3.Connection, name: str) -> None:
             known = {row[1] for row in connection.execute("PRAGMA table_info(transactions)")}
             if "changed_at" not in known:
                 connection.execute("ALTER TABLE transactions ADD COLUMN changed_at REAL")
-            for statement in (*TABLES, *append_only("sqlite"), *TRANSACTION_INDEXES):
+            connection.execute(tables(OUTBOX, ""))
+            known = {row[1] for row in connection.execute("PRAGMA table_info(outbox)")}
+            for name, kind in ADDED.items():
+                if name not in known:
+                    connection.execute(f"ALTER TABLE outbox ADD COLUMN {name} {kind}")
+            for statement in (
+                *TABLES,
+                *append_only("sqlite"),
+                *TRANSACTION_INDEXES,
+                *OUTBOX_TABLES,
+            ):
                 connection.execute(tables(statement, ""))
             connection.execute(f"PRAGMA user_version = {VERSION}")
     except BaseException:
@@ -140,7 +152,13 @@ def upgrade_postgres(connection: Any, name: str) -> None:
         if _known(int(found.fetchone()["version"] or 0), name) == VERSION:
             return
         connection.execute(_POSTGRES)
-        for statement in (*TABLES, *append_only("postgres"), *TRANSACTION_INDEXES):
+        for statement in (
+            *TABLES,
+            *append_only("postgres"),
+            *TRANSACTION_INDEXES,
+            OUTBOX,
+            *OUTBOX_TABLES,
+        ):
             connection.execute(tables(statement, POSTGRES_PREFIX))
         connection.execute("DELETE FROM deployguard_schema")
         connection.execute("INSERT INTO deployguard_schema VALUES (%s)", (VERSION,))

@@ -52,7 +52,7 @@ class SqliteWork:
     """:class:`Work` on a connection to SQLite. Somebody else begins and ends the transaction."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        #: For an :class:`~deployguard.report.outbox.Outbox` that joins the transaction.
+        #: For an :class:`~deployguard.store.outbox.Outbox` that joins the transaction.
         self.connection = connection
 
     def rows(self, statement: str, values: Mapping[str, Any] = _NOTHING) -> list[dict[str, Any]]:

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.docs.pages import ROOT, Shown, blocks, shown
+from tests.notify.providers import PagerDutyPeer, SlackPeer, StatuspagePeer
 
 pytestmark = pytest.mark.docs
 
@@ -24,6 +26,7 @@ CLI = ROOT / "docs" / "cli.md"
 INCIDENTS = ROOT / "docs" / "incidents.md"
 METRICS = ROOT / "docs" / "metrics.md"
 DRAWN = ROOT / "docs" / "pages.md"
+NOTIFICATIONS = ROOT / "docs" / "notifications.md"
 REST = (METRICS, DRAWN)
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "playbooks" / "README.md"]
 DEMO = ROOT / "playbooks" / "demo"
@@ -141,7 +144,9 @@ def assert_shown(expected: Sequence[str], output: str) -> None:
 
 def test_every_command_is_run() -> None:
     """A command on any other page, or a new one, needs its line here."""
-    run_here = {str(one) for page in (README, CLI, INCIDENTS, *REST) for one in shown(page)}
+    run_here = {
+        str(one) for page in (README, CLI, INCIDENTS, NOTIFICATIONS, *REST) for one in shown(page)
+    }
     left = [one for page in PAGES for one in shown(page) if str(one) not in run_here]
     left += [one for one in shown(README) if not one.command.startswith("deployguard")]
     assert {one.command for one in left} == set(ELSEWHERE)
@@ -173,6 +178,46 @@ def test_the_metrics_and_the_report(folder: Folder) -> None:
     assert [folder_run(folder, one) for page in REST for one in shown(page)] == [0, 0]
     (drawn,) = folder.path.glob("*.html")
     assert "shop v3 in demo: rolled back" in drawn.read_text()
+
+
+def test_the_notifications(folder: Folder) -> None:
+    """The plan of the page with peers on this machine: the test, and a night without a token."""
+    plan = (folder.path / "plan.yaml").read_text()
+    text, words = blocks(NOTIFICATIONS, "yaml")
+    peers = {"slack": SlackPeer(), "pagerduty": PagerDutyPeer(), "statuspage": StatuspagePeer()}
+    whole = yaml.safe_load(text)
+    for channel in whole["notify"]["channels"].values():
+        for kind, peer in peers.items():
+            if kind in channel:
+                channel[kind]["base_url"] = peer.url
+    secrets = {
+        "SLACK_TOKEN": SlackPeer.secret,
+        "PAGERDUTY_KEY": PagerDutyPeer.secret,
+        "STATUSPAGE_TOKEN": StatuspagePeer.secret,
+        "NO_PROXY": "127.0.0.1",
+    }
+    (folder.path / "plan.yaml").write_text(plan + yaml.safe_dump(whole, sort_keys=False))
+    trial, *others = shown(NOTIFICATIONS)
+    try:
+        folder.environment |= secrets
+        assert folder_run(folder, trial) == 1
+        assert peers["statuspage"].incidents == []  # type: ignore[attr-defined]
+
+        channels = whole["notify"]["channels"]
+        whole["notify"]["channels"] = {"ops": channels["ops"]}
+        whole["notify"] |= yaml.safe_load(words)["notify"]
+        (folder.path / "messages").mkdir()
+        (folder.path / "messages" / "customers.j2").write_text("{{ product }}: {{ kind }}")
+        (folder.path / "plan.yaml").write_text(plan + yaml.safe_dump(whole, sort_keys=False))
+        del folder.environment["SLACK_TOKEN"]
+        folder.run('deployguard incident open high "API down" --plan plan.yaml')
+        assert folder_run(folder, others[0]) == 0
+        folder.environment |= secrets
+        assert [folder_run(folder, one) for one in others[1:]] == [0, 0]
+        assert [peer.violations for peer in peers.values()] == [[], [], []]
+    finally:
+        for peer in peers.values():
+            peer.close()
 
 
 def folder_run(folder: Folder, one: Shown) -> int:

@@ -14,9 +14,9 @@ from deployguard.errors import InternalError, JournalUnavailable, UsageError
 from deployguard.incidents.book import Book
 from deployguard.incidents.change import rebuilt
 from deployguard.incidents.entries import Draft, Opening, Transition
-from deployguard.report.outbox import Outbox
 from deployguard.store.incident_tables import APPEND_ONLY
 from deployguard.store.journal import Journal, SqliteJournal
+from deployguard.store.outbox import Outbox
 from deployguard.store.postgres import PostgresJournal
 from deployguard.store.schema import VERSION
 from deployguard.store.work import SqliteWork, Work

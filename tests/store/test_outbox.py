@@ -16,7 +16,7 @@ import pytest
 
 from deployguard.delivery import Rejected, Undelivered
 from deployguard.report.github import GitHubIssues
-from deployguard.report.outbox import Entry, Outbox
+from deployguard.store.outbox import Entry, Outbox
 from tests.github.server import TOKEN, GitHubServer, checked
 
 PAYLOAD = {"title": "shop v1.2.4 failed", "labels": ["incident"], "log": "\udcff ü"}
@@ -204,7 +204,7 @@ def test_a_failed_write_leaves_no_transaction_open(box: Outbox) -> None:
 
 DOOMED = """
 import json, os, signal, sqlite3, sys
-from deployguard.report.outbox import Outbox
+from deployguard.store.outbox import Outbox
 
 state, world, fatal = sys.argv[1], sys.argv[2], int(sys.argv[3])
 steps = 0

@@ -1,0 +1,168 @@
+"""``deployguard notify``, and who hears of a deploy that fails and of the night after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from deployguard.notify import http
+from tests.cli.conftest import Run, Site
+from tests.notify.providers import PagerDutyPeer, SlackPeer
+
+BROKEN = 'raise SystemExit("no configuration")\n'
+
+
+@pytest.fixture
+def slack(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlackPeer]:
+    """A workspace, and the token for it."""
+    peer = SlackPeer()
+    monkeypatch.setenv("SLACK_TOKEN", peer.secret)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setattr(http, "TIMEOUT", 5.0)
+    yield peer
+    peer.close()
+    assert peer.violations == []
+
+
+@pytest.fixture
+def pagerduty(monkeypatch: pytest.MonkeyPatch) -> Iterator[PagerDutyPeer]:
+    """A service, and the key for it."""
+    peer = PagerDutyPeer()
+    monkeypatch.setenv("PAGERDUTY_KEY", peer.secret)
+    yield peer
+    peer.close()
+    assert peer.violations == []
+
+
+@pytest.fixture
+def told(site: Site, slack: SlackPeer, pagerduty: PagerDutyPeer) -> Site:
+    """The site with two channels: the team, and who is on call for what is critical."""
+    site.plan.write_text(
+        site.plan.read_text()
+        + f"""\
+notify:
+  channels:
+    ops: {{slack: {{token_env: SLACK_TOKEN, channel: C024BE91L, base_url: "{slack.url}"}}}}
+    oncall:
+      pagerduty: {{key_env: PAGERDUTY_KEY, base_url: "{pagerduty.url}"}}
+      at_least: critical
+      deploys: true
+"""
+    )
+    return site
+
+
+def titles(slack: SlackPeer) -> list[str]:
+    """The first line of each message."""
+    return [message["text"].splitlines()[0] for message in slack.messages]
+
+
+def test_a_deploy_that_fails_and_the_night_after_it(
+    deployguard: Run, told: Site, slack: SlackPeer, pagerduty: PagerDutyPeer
+) -> None:
+    """The team hears it in one thread, from machines that have no plan; who is on call hears of it
+    when it gets critical, and sees each deploy as a change."""
+    assert deployguard("apply", told.plan).code == 0
+    assert slack.messages == []
+    assert [change["summary"] for change in pagerduty.changes] == ["demo v1 was deployed to test"]
+
+    told.release("v2", BROKEN)
+    failed = deployguard("apply", told.plan, "--release", "v2", "--json")
+    assert failed.code == 3
+    (outcome,) = [line for line in failed.lines if line["type"] == "outcome"]
+    assert outcome["report_errors"] == []
+    assert "told ops: opened" in failed.err
+    assert titles(slack) == ["[high] demo v2 failed in test"]
+    assert outcome["incident"] in slack.messages[0]["text"]
+    assert pagerduty.alerts == []
+    assert pagerduty.changes[-1]["summary"] == "demo v2 was not deployed to test"
+
+    acknowledged = deployguard("incident", "ack", "--by", "ann", "--json")
+    assert [line["type"] for line in acknowledged.lines] == ["incident", "notification"]
+    assert acknowledged.lines[1]["state"] == "delivered"
+    worse = deployguard("incident", "severity", outcome["incident"], "critical", "all of the EU")
+    assert "told oncall: severity" in worse.err
+    assert deployguard("incident", "update", "half of it is back").code == 0
+    assert deployguard("incident", "update").code == 2
+    assert deployguard("incident", "resolve", "--fix", "the configuration is there").code == 0
+    assert titles(slack)[1:] == [
+        "[high] demo v2 failed in test: acknowledged",
+        "[critical] demo v2 failed in test: another severity",
+        "[critical] demo v2 failed in test: news",
+        "[critical] demo v2 failed in test: resolved",
+    ]
+    first, *others = slack.messages
+    assert {message["thread_ts"] for message in others} == {first["ts"]}
+    (alert,) = pagerduty.alerts
+    assert (alert["log"], alert["severity"]) == (["trigger", "resolve"], "critical")
+
+    listed = deployguard("notify", "list", "--json")
+    assert {line["state"] for line in listed.lines} == {"delivered"}
+    assert [line["kind"] for line in listed.lines if line["channel"] == "ops"] == [
+        *("resolved", "update", "severity", "acknowledged", "opened"),
+    ]
+
+
+def test_what_waits_is_sent_by_the_next(
+    deployguard: Run, told: Site, slack: SlackPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No token when it happened: the summary says so, the exit code stays, `flush` sends it."""
+    monkeypatch.delenv("SLACK_TOKEN")
+    told.plan.write_text(told.plan.read_text().replace('url}"}', 'url}"}, deadline: 1s'))
+    opened = deployguard("incident", "open", "high", "API down", "--plan", told.plan)
+    assert opened.code == 0
+    assert "ops waits: opened" in opened.err
+    assert "$SLACK_TOKEN is not set here" in opened.err
+    assert deployguard("notify", "flush").code == 1
+    monkeypatch.setenv("SLACK_TOKEN", slack.secret)
+    sent = deployguard("notify", "flush")
+    assert (sent.code, titles(slack)) == (0, ["[high] API down"])
+    assert deployguard("notify", "flush").err == "nothing waits to be sent\n"
+
+
+def test_what_was_refused_is_sent_when_it_is_mended(
+    deployguard: Run, told: Site, slack: SlackPeer
+) -> None:
+    """It is not tried again by itself."""
+    slack.errors.append("not_in_channel")
+    opened = deployguard("incident", "open", "high", "API down", "--plan", told.plan)
+    assert opened.code == 0
+    assert "ops refused it: opened" in opened.err
+    assert "not_in_channel (invite the bot into the channel)" in opened.err
+    assert deployguard("notify", "flush").err == "nothing waits to be sent\n"
+    assert deployguard("notify", "flush", "--rejected").code == 0
+    assert titles(slack) == ["[high] API down"]
+
+
+def test_a_test(deployguard: Run, told: Site, slack: SlackPeer, pagerduty: PagerDutyPeer) -> None:
+    """Each channel by itself; who is on call is not woken; what is wrong is said."""
+    tried = deployguard("notify", "test", told.plan)
+    assert tried.code == 0
+    assert tried.err.splitlines() == ["ops (slack): arrived", "oncall (pagerduty): arrived"]
+    assert titles(slack) == ["Test message of deployguard for demo"]
+    (alert,) = pagerduty.alerts
+    assert (alert["severity"], alert["state"]) == ("info", "resolved")
+    slack.errors.append("invalid_auth")
+    wrong = deployguard("notify", "test", told.plan, "ops", "--json")
+    assert wrong.code == 1
+    assert wrong.lines == [
+        {
+            "type": "notification",
+            "channel": "ops",
+            "state": "failed",
+            "said": "Slack refused chat.postMessage: invalid_auth (the token is wrong or was "
+            "revoked)",
+        }
+    ]
+    unknown = deployguard("notify", "test", told.plan, "opps")
+    assert unknown.code == 2
+    assert 'there is no channel "opps"' in unknown.err and 'did you mean "ops"?' in unknown.err
+
+
+def test_without_channels(deployguard: Run, site: Site) -> None:
+    """Nothing changes for those who want none, and `test` says what is missing."""
+    assert deployguard("notify", "test", site.plan).code == 2
+    assert deployguard("notify", "list").err == "nobody was told of anything yet\n"
+    opened = deployguard("incident", "open", "low", "slow", "--plan", site.plan)
+    assert "told" not in opened.err

@@ -1,0 +1,1 @@
+"""Channels against peers that behave as the providers document."""
