@@ -24,6 +24,7 @@ settings.load_profile(
 
 if sys.version_info >= (3, 10):
     # The re-export is what makes a fixture known to every test below this directory.
+    from tests.cluster.fixtures import cluster as cluster
     from tests.fleet.engines import engine_fleet as engine_fleet
     from tests.fleet.engines import engines as engines
     from tests.fleet.fixtures import fleet as fleet

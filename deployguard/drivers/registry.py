@@ -8,6 +8,7 @@ from typing import Any
 from deployguard.drivers.base import Driver, Observation, Site, Steps
 from deployguard.drivers.command import CommandDriver
 from deployguard.drivers.compose import ComposeDriver
+from deployguard.drivers.kubernetes import KubernetesDriver
 from deployguard.drivers.pm2 import Pm2Driver
 from deployguard.drivers.process import ProcessDriver
 from deployguard.drivers.systemd import SystemdDriver
@@ -48,6 +49,7 @@ DRIVERS: Mapping[str, Driver] = {
         CommandDriver(),
         Pm2Driver(),
         ComposeDriver(),
+        KubernetesDriver(),
         NoService(),
     )
 }

@@ -188,6 +188,8 @@ def _said(process: Entry) -> str:
         return f"the process manager says {observed['active']}"
     if "pm2" in observed:
         return f"PM2 says {observed['pm2']}"
+    if "kubernetes" in observed:
+        return f"the cluster says {observed['kubernetes']}"
     if "status" in observed:
         return f"the status command ended with {observed['status']}"
     return "the process runs" if "pid" in observed else "the process is gone"

@@ -63,6 +63,8 @@ class CollectorData(_CollectorBase, total=False):
         Load, memory, disks at ``paths``, sockets, processes.
     ``pm2``, ``pm2_log``
         The table of the PM2 daemon of ``manager``, and the logs of its processes from the mark on.
+    ``kubernetes``
+        ``what`` of the cluster of ``manager``: :mod:`deployguard.onhost.kubeevidence`.
     """
 
     component: str
@@ -81,6 +83,7 @@ class CollectorData(_CollectorBase, total=False):
     staged: str
     ignore: List[str]
     manager: Dict[str, Any]
+    what: str
 
 
 class Kept(NamedTuple):
@@ -101,7 +104,7 @@ def mark(collectors: Sequence[CollectorData], system: System) -> Dict[str, Dict[
             if scope not in cursors:
                 cursors[scope] = journal_cursor(system, scope, collector.get("env"))
             marks[collector["id"]] = {"cursor": cursors[scope], "since": system.now()}
-        elif collector["kind"] == "containers":
+        elif collector["kind"] in ("containers", "kubernetes"):
             marks[collector["id"]] = {"since": system.now()}
         elif collector["kind"] == "tail":
             marks[collector["id"]] = end_of_file(collector["path"])
@@ -351,6 +354,21 @@ def _pm2(
     return Kept(write_file(directory, collector["to"], kept), len(kept) < len(data))
 
 
+def _kubernetes(
+    collector: CollectorData, directory: str, system: System, share: Share, at: Dict[str, Any]
+) -> Kept:
+    from deployguard.onhost import kubeevidence
+
+    since = at.get("since", system.now() - 3600.0)
+    try:
+        # The folder of the evidence stands in the transaction's.
+        text = kubeevidence.gather(collector, os.path.dirname(directory), share, since, system)
+    except kubeevidence.KubectlFailed as error:
+        return Kept(0, False, str(error))
+    kept = bounded(text, share.max_bytes)
+    return Kept(write_file(directory, collector["to"], kept), len(kept) < len(text))
+
+
 _Work = Callable[[CollectorData, str, System, Share, Dict[str, Any]], Kept]
 _KINDS: Dict[str, _Work] = {
     "command": _command,
@@ -362,4 +380,5 @@ _KINDS: Dict[str, _Work] = {
     "facts": _facts,
     "pm2": _pm2,
     "pm2_log": _pm2,
+    "kubernetes": _kubernetes,
 }

@@ -391,6 +391,11 @@ def observe(system: System, questions: Sequence[Dict[str, Any]]) -> Dict[str, An
 
             answers[question["field"]] = compose.observe(question, system)
             continue
+        if question["kind"] == "kubernetes":
+            from deployguard.onhost import kubernetes
+
+            answers[question["field"]] = kubernetes.observe(question, system)
+            continue
         result = system.run(
             question["argv"], env=question.get("env"), timeout=question.get("timeout", 30.0)
         )
@@ -411,6 +416,20 @@ def demand_usable(answers: Dict[str, Any]) -> None:
         refused = answer.get("refused")
         if refused:
             raise NotManageable(refused["message"], refused["hint"])
+
+
+def rehearse(system: System, questions: Sequence[Dict[str, Any]], tree: str) -> None:
+    """Try the new tree, as it stands beside the live one, where a kind of service knows how to.
+
+    Raises :class:`NotManageable`; nothing was touched by then.
+    """
+    for question in questions:
+        if question["kind"] == "kubernetes":
+            from deployguard.onhost import kubernetes
+
+            refused = kubernetes.rehearse(question, tree, system)
+            if refused:
+                raise NotManageable(refused["message"], refused["hint"])
 
 
 def _observe_process(pid_file: str, system: System) -> Dict[str, Any]:

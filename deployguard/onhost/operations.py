@@ -41,12 +41,15 @@ Actions:
     ``verb`` and ``service``: see :mod:`deployguard.onhost.pm2actions`.
 ``containers``
     What no single command of an engine does; see :mod:`deployguard.onhost.compose`.
+``kubernetes``
+    ``verb`` and ``service``: see :mod:`deployguard.onhost.kubeactions`.
 ``tag``
     ``path``, ``name``, ``commit``: name the commit of a git checkout; it stays, whatever comes.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal as signals
@@ -66,6 +69,12 @@ Facts = Dict[str, Any]
 
 #: Bytes of what a failed command said that its error repeats.
 OUTPUT_KEPT = 2000
+
+#: Kinds of actions with a module of their own, which is loaded where one is asked for.
+_MANAGERS = {
+    "pm2": "deployguard.onhost.pm2actions",
+    "kubernetes": "deployguard.onhost.kubeactions",
+}
 
 #: Between two runs of a command that is asked until it gives the right answer.
 _AGAIN = 0.1
@@ -94,7 +103,10 @@ class Executor:
         system: System,
         emit: Callable[[Dict[str, Any]], None],
         snapshot: Callable[[str], None],
+        stop: Optional[Callable[[], bool]] = None,
     ) -> None:
+        """``stop`` says when what only waits need not go on."""
+        self._stop = stop
         self._journal = journal
         self._system = system
         self._emit = emit
@@ -195,26 +207,12 @@ class Executor:
                     for path in matches(source, patterns)
                 }
         for action in operation["undo"]:
-            if action["act"] == "pm2" and action["verb"] == "restore":
-                facts["pm2"] = self._keep(action)
+            if action["act"] in _MANAGERS and action["verb"] == "restore":
+                facts[action["act"]] = self._manager(action).keep()
         return facts
 
-    def _keep(self, action: Action) -> Facts:
-        from deployguard.onhost import pm2actions
-
-        try:
-            return pm2actions.keep(action, os.path.dirname(self._journal.path), self._system)
-        except pm2actions.Failed as error:
-            raise ActionError(str(error)) from error
-
-    def _pm2(self, action: Action, facts: Facts) -> None:
-        from deployguard.onhost import pm2actions
-
-        folder = os.path.dirname(self._journal.path)
-        try:
-            pm2actions.perform(action, folder, facts.get("pm2"), self._system)
-        except pm2actions.Failed as error:
-            raise ActionError(str(error)) from error
+    def _manager(self, action: Action) -> "_Manager":
+        return _Manager(action, os.path.dirname(self._journal.path), self._system, self._stop)
 
     def _perform(self, action: Action, facts: Facts) -> None:
         kind = action["act"]
@@ -244,8 +242,8 @@ class Executor:
     def _perform_elsewhere(self, action: Action, facts: Facts) -> None:
         """What few procedures have, in modules that are read when one has it."""
         kind = action["act"]
-        if kind == "pm2":
-            self._pm2(action, facts)
+        if kind in _MANAGERS:
+            self._manager(action).perform(facts.get(kind))
         elif kind == "containers":
             self._containers(action)
         elif kind == "tag":
@@ -321,6 +319,36 @@ class Executor:
             "started_as": {name: action.get(name) for name in ("argv", "env", "cwd", "log")},
         }
         durable.write_file(action["pid_file"], json.dumps(identity).encode("ascii"), 0o600)
+
+
+class _Manager:
+    """An action of a kind that has a module of its own."""
+
+    def __init__(
+        self,
+        action: Action,
+        folder: str,
+        system: System,
+        stop: Optional[Callable[[], bool]],
+    ) -> None:
+        self._module: Any = importlib.import_module(_MANAGERS[action["act"]])
+        self._action, self._folder, self._system = action, folder, system
+        self._stop = stop
+
+    def keep(self) -> Facts:
+        """Keep what the action needs as an undo, before anything is done."""
+        try:
+            kept: Facts = self._module.keep(self._action, self._folder, self._system)
+        except self._module.Failed as error:
+            raise ActionError(str(error)) from error
+        return kept
+
+    def perform(self, facts: Optional[Facts]) -> None:
+        """Do it."""
+        try:
+            self._module.perform(self._action, self._folder, facts, self._system, self._stop)
+        except self._module.Failed as error:
+            raise ActionError(str(error)) from error
 
 
 def _shown(argv: Sequence[str]) -> str:

@@ -36,6 +36,7 @@ from deployguard.onhost.inspection import (
     file_entry,
     look,
     observe,
+    rehearse,
     skip_patterns,
 )
 from deployguard.onhost.journal import Journal
@@ -335,6 +336,7 @@ class Participant:
         for view in views:
             assembly.exchange_or_refuse(view)
             self._build(view, bool(args.get("save")))
+            rehearse(self._system, view.target["observe"], view.placement.tree)
         if self._preparing is not None:
             self._preparing.clear()
         for file in files:
@@ -458,17 +460,20 @@ class Participant:
             found.append(collector)
         return found
 
-    def switch(self) -> Dict[str, Any]:
-        """Run the procedure. Raises :class:`operations.OperationFailed`; the state stays armed."""
+    def switch(self, stop: Optional[Callable[[], bool]] = None) -> Dict[str, Any]:
+        """Run the procedure. Raises :class:`operations.OperationFailed`; the state stays armed.
+
+        ``stop`` says when a step that only waits need not go on: nobody is left to take the vote.
+        """
         journal = self._need(machine.ARMED)
         armed = journal.last("armed")
         assert armed is not None
-        self._executor(journal).do(armed["procedure"])
+        self._executor(journal, stop).do(armed["procedure"])
         journal.enter(machine.SWITCH, "switched")
         return {"state": self.state}
 
-    def _executor(self, journal: Journal) -> Executor:
-        return Executor(journal, self._system, self._emit, self._snapshot)
+    def _executor(self, journal: Journal, stop: Optional[Callable[[], bool]] = None) -> Executor:
+        return Executor(journal, self._system, self._emit, self._snapshot, stop)
 
     def _snapshot(self, component: str) -> None:
         """Record the live tree once more, and where the log ends, now that nobody writes there."""

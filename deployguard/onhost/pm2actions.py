@@ -89,8 +89,14 @@ def _as_saved(entry: Dict[str, Any]) -> Dict[str, Any]:
     return env
 
 
-def perform(action: Action, folder: str, facts: Optional[Dict[str, Any]], system: System) -> None:
-    """Do one action. Raises :class:`Failed`."""
+def perform(
+    action: Action,
+    folder: str,
+    facts: Optional[Dict[str, Any]],
+    system: System,
+    stop: Optional[Callable[[], bool]] = None,
+) -> None:
+    """Do one action; ``stop`` is for those that only wait. Raises :class:`Failed`."""
     try:
         _VERBS[action["verb"]](_Work(action, system), folder, facts)
     except (pm2.Unusable, pm2.Unclear) as error:

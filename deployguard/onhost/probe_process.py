@@ -45,6 +45,10 @@ def ask(manager: ProcessManager, timeout: float, system: System) -> Finding:
         from deployguard.onhost import probe_container
 
         return probe_container.stack(manager, timeout, system)
+    if driver == "kubernetes":
+        from deployguard.onhost import probe_kubernetes
+
+        return probe_kubernetes.sample(manager, timeout, system)
     return finding(UNKNOWN, "no way to ask the driver %r" % driver)
 
 

@@ -29,7 +29,7 @@ class ProcessManager(TypedDict, total=False):
     status 0 means running. ``pm2``: ``names``, ``home``, ``user``, and ``reloaded`` where a deploy
     reloads them. ``compose``: ``tool``, ``project``, ``env``; ``record``, the file with the names
     of the services; ``one_shot``, those that run to their end; in a restore ``excused``, those that
-    were down before the deploy.
+    were down before the deploy. ``kubernetes``: ``service``, see :mod:`deployguard.onhost.kubectl`.
     """
 
     driver: str
@@ -47,6 +47,7 @@ class ProcessManager(TypedDict, total=False):
     record: str
     one_shot: List[str]
     excused: List[str]
+    service: Dict[str, Any]
 
 
 class _CheckBase(TypedDict):

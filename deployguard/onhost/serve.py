@@ -173,7 +173,7 @@ class Server:
             "blobs": lambda: mine.blobs(args, self._pieces()),
             "stage": lambda: mine.stage(args),
             "arm": lambda: mine.arm(args),
-            "switch": mine.switch,
+            "switch": lambda: mine.switch(self._let_go),
             "check": lambda: mine.check(args, self._let_go),
             "prepare": mine.prepare,
             "commit": mine.commit,

@@ -159,6 +159,7 @@ class System:
         grace: float = TERM_GRACE,
         clean: bool = False,
         output: Optional[int] = None,
+        leashed: bool = False,
     ) -> Completed:
         """Run a program to its end, or for ``timeout`` seconds. Never raises for a program that
         cannot be started.
@@ -170,6 +171,8 @@ class System:
         environment, from which it takes what it names as ``None``; with ``clean`` it is all of it.
         ``user`` needs root. What the program writes to stdout goes to the descriptor ``output``,
         where one is given, and none of it is kept.
+        One that is ``leashed`` is killed when we are: it must not go on writing somewhere else
+        while a dead-man restores.
         """
         import subprocess
 
@@ -181,6 +184,8 @@ class System:
 
         try:
             become, account = _account(user)
+            if leashed:
+                become = _leash(become)
             process = subprocess.Popen(
                 list(argv),
                 env=_named(env) if clean else _environment(account, env),
@@ -292,6 +297,32 @@ def _account(user: Optional[str]) -> Tuple[Optional[Callable[[], None]], Optiona
         os.setuid(uid)
 
     return become, account
+
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _leash(become: Optional[Callable[[], None]]) -> Optional[Callable[[], None]]:
+    """``become``, and then have the kernel kill the child when the thread that started it is gone.
+
+    Where the C library cannot be asked for that, the child is on no leash.
+    """
+    try:
+        import ctypes
+
+        prctl = ctypes.CDLL(None).prctl
+    except (ImportError, OSError, AttributeError):
+        return become
+    parent = os.getpid()
+
+    def leash() -> None:
+        if become is not None:
+            become()  # first: another user's process is on no leash of ours
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(NOT_ALLOWED)
+
+    return leash
 
 
 def _environment(

@@ -74,6 +74,13 @@ _PATTERNS = {
     ),
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "is not one word; use letters, digits, ., _ and -",
     r"^[^/]": "is not a path in the release; write it without the / in front",
+    r"^(deployment|statefulset|daemonset)/[a-z0-9]([a-z0-9.-]*[a-z0-9])?$": (
+        "is not a workload; write it as deployment/api, statefulset/db or daemonset/agent"
+    ),
+    r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$": (
+        "is not a namespace; use up to 63 small letters, digits and -"
+    ),
+    r"^[^-\s]\S*$": "is not the name of a context",
     r"^https?://": "is not a URL; it starts with http:// or https://",
     r"^[^/\s]+/[^/\s]+$": "is not a repository; write it as owner/name",
     r"^[^\s~^:?*\[\\-][^\s~^:?*\[\\]*$": (

@@ -87,6 +87,7 @@ from deployguard.plan.respond import Containment, Respond, ResponsePrometheus, W
 from deployguard.plan.service import (
     CommandService,
     ComposeService,
+    KubernetesService,
     ManagedFile,
     Pm2Service,
     ProcessService,
@@ -128,6 +129,7 @@ __all__ = [
     "HttpCheck",
     "ImportsCheck",
     "Incident",
+    "KubernetesService",
     "LogsCheck",
     "ManagedFile",
     "MysqlCheck",

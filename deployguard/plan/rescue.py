@@ -27,6 +27,9 @@ class Evidence(Block):
     directory: str = Field("forensics-out", description="On the controller, relative to the plan.")
     max_bytes: Size = Field(64 * 1024**2, description="For one host.")
     max_seconds: Duration = Field(60.0, description="For one host.")
+    critical_seconds: Duration = Field(
+        3.0, description="Of it before the restore begins: what the restore would destroy."
+    )
 
 
 class GitHubIncident(Block):

@@ -7,11 +7,13 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from deployguard.plan.block import Block, OneOf
+from deployguard.plan.kubernetes import KubernetesService
 from deployguard.plan.quantity import AbsolutePath, Argv, Duration, Mode
 
 __all__ = [
     "CommandService",
     "ComposeService",
+    "KubernetesService",
     "ManagedFile",
     "Pm2Service",
     "ProcessService",
@@ -169,7 +171,14 @@ def _pm2_shorthand(value: object) -> object:
 class Service(OneOf):
     """What runs the component; exactly one kind."""
 
-    KINDS: ClassVar[tuple[str, ...]] = ("systemd", "process", "command", "pm2", "compose")
+    KINDS: ClassVar[tuple[str, ...]] = (
+        "systemd",
+        "process",
+        "command",
+        "pm2",
+        "compose",
+        "kubernetes",
+    )
     systemd: (
         Annotated[
             SystemdService,
@@ -192,3 +201,4 @@ class Service(OneOf):
         ]
         | None
     ) = Field(None, description="A compose stack; its file alone is enough.")
+    kubernetes: KubernetesService | None = Field(None, description="Workloads in a cluster.")

@@ -167,6 +167,13 @@ def _claims(plan: Plan, name: str, component: Component) -> Iterator[_Claim]:
         for process in dict.fromkeys(pm2.names):
             claimed = f"~pm2{pm2.home or ''}/{pm2.user or ''}/{process}"
             yield _Claim(name, claimed, "process", hosts, (*where, "service", "pm2", "name"))
+    kubernetes = component.service.kubernetes if component.service else None
+    for index, workload in enumerate(kubernetes.workloads if kubernetes else ()):
+        assert kubernetes is not None
+        # No path, but a name that two cannot have, from whatever host they reach the cluster.
+        claimed = f"~kubernetes/{kubernetes.context}/{kubernetes.namespace}/{workload}"
+        at = (*where, "service", "kubernetes", "workloads", index)
+        yield _Claim(name, claimed, "workload", frozenset(plan.hosts), at)
     systemd = component.service.systemd if component.service else None
     if systemd is None:
         return
@@ -227,7 +234,7 @@ def _meeting(claims: list[_Claim]) -> Iterator[Finding]:
 
 
 def _same_path(claim: _Claim, other: _Claim) -> Finding:
-    if claim.what == other.what and claim.what in ("unit", "process"):
+    if claim.what == other.what and claim.what in ("unit", "process", "workload"):
         shared = posixpath.basename(claim.path)
         return Finding(
             claim.where,

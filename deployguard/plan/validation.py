@@ -16,6 +16,7 @@ from deployguard.plan.check_rules import check_findings
 from deployguard.plan.checkout import checkout_findings
 from deployguard.plan.document import Finding, Path
 from deployguard.plan.guard_rules import guard_findings
+from deployguard.plan.kubernetes import kubernetes_findings
 from deployguard.plan.moments import NotAMoment, zone_named
 from deployguard.plan.names import Names
 from deployguard.plan.notify_rules import notify_findings
@@ -194,6 +195,10 @@ def _component(
     pm2 = component.service.pm2 if component.service else None
     if pm2 is not None:
         yield from pm2_findings(pm2, (*where, "service", "pm2"))
+    kubernetes = component.service.kubernetes if component.service else None
+    if kubernetes is not None:
+        hosts = len(hosts_named(plan.hosts, component.hosts))
+        yield from kubernetes_findings(kubernetes, (*where, "service", "kubernetes"), hosts)
     if all(check.kind == "imports" for check in component.checks):
         yield Finding(
             where,

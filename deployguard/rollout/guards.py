@@ -94,6 +94,8 @@ def nothing_to_do(members: Sequence[Member]) -> bool:
                 return False
             if looked.get("git", {}).get("moves"):
                 return False
+            if any(answer.get("drift") for answer in looked["observed"].values()):
+                return False
     return True
 
 

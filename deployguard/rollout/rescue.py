@@ -19,9 +19,6 @@ from deployguard.rollout.outcome import Finding
 
 __all__ = ["hold", "restore", "stop"]
 
-#: Before the restore every second is an outage: what cannot be had by then is not had.
-CRITICAL_SECONDS = 3.0
-
 Save = Callable[[Member, Any], None]
 
 
@@ -37,7 +34,7 @@ def restore(context: Context, member: Member, save: Save | None) -> None:
     try:
         _reconnect(context, member)
         if touched and save is not None and not member.collected:
-            _collect(context, member, "critical", CRITICAL_SECONDS)
+            _collect(context, member, "critical")
         member.restored = member.call(
             "restore",
             on_event=lambda event: context.record(
@@ -49,7 +46,7 @@ def restore(context: Context, member: Member, save: Save | None) -> None:
             member.state = "held"
         _report(context, member, touched)
         if touched and save is not None:
-            _collect(context, member, "rest", context.plan.rescue.evidence.max_seconds)
+            _collect(context, member, "rest")
             _fetch(context, member, save)
         if member.state == "restored":
             member.call("finish")
@@ -82,7 +79,7 @@ def stop(context: Context, member: Member, save: Save | None) -> None:
     try:
         _reconnect(context, member)
         if save is not None:
-            _collect(context, member, "critical", CRITICAL_SECONDS)
+            _collect(context, member, "critical")
             member.collected = True
         member.call("restore", {"stop": True})
         context.record("restore", "note", member.name, "stopped, until the schema is taken back")
@@ -186,13 +183,16 @@ def _health(restored: Mapping[str, Any]) -> list[list[Any]]:
     ]
 
 
-def _collect(context: Context, member: Member, stage: str, seconds: float) -> None:
+def _collect(context: Context, member: Member, stage: str) -> None:
+    evidence = context.plan.rescue.evidence
+    # Before the restore every second is an outage: what cannot be had by then is not had.
+    seconds = evidence.critical_seconds if stage == "critical" else evidence.max_seconds
     try:
         member.call(
             "evidence",
             {
                 "stage": stage,
-                "max_bytes": context.plan.rescue.evidence.max_bytes,
+                "max_bytes": evidence.max_bytes,
                 "max_seconds": seconds,
             },
         )

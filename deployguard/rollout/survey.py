@@ -82,9 +82,12 @@ def previous_version(plan: Plan, connect: Connect) -> str:
                 f"{row['host']}: {row['error']}", hint=row["hint"] or "name the version with --to"
             )
         for record in row["live"]:
-            if not record["previous"]:
+            # The same version may have been deployed again, over a change by hand.
+            kept = [older["version"] for older in record["previous"]]
+            older = next((version for version in kept if version != record["version"]), None)
+            if older is None:
                 raise UsageError(f"{row['host']} has no earlier version of {record['component']}")
-            found.setdefault(record["previous"][0]["version"], []).append(row["host"])
+            found.setdefault(older, []).append(row["host"])
     if not found:
         raise UsageError("nothing was deployed to these hosts yet, so there is no way back")
     if len(found) > 1:

@@ -52,6 +52,8 @@ class DriverCase:
     directory: Path = field(default_factory=Path)
     #: The component's name in the plan.
     name: str = "app"
+    #: Whether the old version serves on until the new one can.
+    overlaps: bool = False
     #: How long a service may take to answer, or to be gone; for slow machines.
     patience: float = 30.0
 

@@ -13,8 +13,11 @@ from typing import Any
 
 from deployguard.drivers.registry import DRIVERS
 from deployguard.plan.model import Component, Host
-from deployguard.testing import DriverCase
+from deployguard.testing import CRASH, STUBBORN, DriverCase
 from deployguard.transport import registry
+from tests.cluster import manifests
+from tests.cluster.cluster import Cluster, kubectl
+from tests.cluster.images import serving
 from tests.drivers import services
 from tests.fleet import Fleet
 from tests.fleet import Host as Machine
@@ -166,6 +169,53 @@ def stop_under_pm2(machine: Machine, name: str) -> None:
     """By hand; fine when it does not run."""
     if machine.path(f"/home/{machine.user}/.pm2").exists():
         pm2(machine, "stop", name)
+
+
+def kubernetes_case(directory: Path, cluster: Cluster) -> DriverCase:
+    """A Deployment in a small cluster, by the kubectl of this machine."""
+    host = _here(directory)
+    for version in ("v1", "v2", CRASH, STUBBORN):
+        fault = version if version in (CRASH, STUBBORN) else ""
+        cluster.images[f"registry.example.com/app:{version}"] = serving(version, fault)
+    service = {
+        "kubernetes": {
+            "context": "production",
+            "namespace": "chat",
+            "kubeconfig": str(cluster.kubeconfig),
+            "program": kubectl(),
+            "workloads": ["app"],
+        }
+    }
+    number = cluster.ingress("app")
+
+    def release(version: str) -> Path:
+        tree = directory / "build" / version
+        tree.mkdir(parents=True, exist_ok=True)
+        image = f"registry.example.com/app:{version}"
+        # So that nobody waits for what comes to nothing.
+        deadline = 1 if version == CRASH else 600
+        made = manifests.deployment(
+            "app", image, deadline=deadline, terminationGracePeriodSeconds=1
+        )
+        (tree / "app.yaml").write_text(manifests.text(made, manifests.service("app")))
+        return tree
+
+    def served() -> str | None:
+        status, body = cluster.ask(number, "/")
+        return str(body["version"]) if status == 200 else None
+
+    def stop() -> None:
+        cluster.kubectl("-n", "chat", "scale", "deployment/app", "--replicas=0")
+
+    return DriverCase(
+        driver=DRIVERS["kubernetes"],
+        component=lambda version: component(str(directory / "srv" / "app"), service, "releases"),
+        release=release,
+        connect=lambda: registry.connect("here", host),
+        served=served,
+        stop=stop,
+        overlaps=True,
+    )
 
 
 def systemctl(machine: Machine, *words: str, user: bool = False) -> str:

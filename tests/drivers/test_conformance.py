@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from deployguard.testing import DriverCase, DriverConformance
+from tests.cluster.cluster import Cluster
 from tests.drivers.cases import (
     command_case,
+    kubernetes_case,
     let_user_managers_run,
     pm2_case,
     process_case,
@@ -39,6 +41,15 @@ class TestCommand(DriverConformance):
         case = command_case(tmp_path, "in_place")
         yield case
         case.stop()
+
+
+class TestKubernetes(DriverConformance):
+    """A Deployment."""
+
+    @pytest.fixture
+    def case(self, cluster: Cluster, tmp_path: Path) -> DriverCase:
+        """In a cluster of this process, by the real kubectl."""
+        return kubernetes_case(tmp_path, cluster)
 
 
 class TestSystemd(DriverConformance):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 
 import pytest
 
@@ -63,6 +65,30 @@ def gone(pid: int) -> bool:
     while system.process_start_time(pid) is not None and system.monotonic() < until:
         os.sched_yield()
     return system.process_start_time(pid) is None
+
+
+def test_a_program_on_a_leash_dies_with_whoever_ran_it(tmp_path: Path) -> None:
+    """Nobody is left to stop it, and a restore may be at work already."""
+    pid_file = tmp_path / "pid"
+    script = (
+        "import sys; from deployguard.onhost.system import System; "
+        "System().run(['sh', '-c', 'echo $$ > $0; mv $0 $1; exec sleep 300', *sys.argv[1:]],"
+        " timeout=300.0, leashed=True)"
+    )
+    words = [sys.executable, "-c", script, str(tmp_path / "new"), str(pid_file)]
+    program = subprocess.Popen(words)
+    until(pid_file.exists)
+    program.kill()
+    program.wait()
+    until(lambda: gone(int(pid_file.read_text())))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Return when it holds."""
+    deadline = time.monotonic() + 30.0
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_output_before_a_timeout_is_kept() -> None:

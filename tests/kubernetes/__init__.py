@@ -1,0 +1,1 @@
+"""Deploys to a small cluster by the real kubectl, from the command line, on this machine."""
