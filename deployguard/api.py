@@ -28,11 +28,22 @@ from deployguard.guards.registry import checked_overrides
 from deployguard.incidents.lookup import Lookup
 from deployguard.incidents.record import Incident
 from deployguard.plan.model import Host, Plan
+from deployguard.plan.snapshots import split_snapshot
 from deployguard.report import reporting
 from deployguard.report.redaction import CleanJournal, Redaction
-from deployguard.rollout import audit, deployment, inspection, recovery, survey
+from deployguard.rollout import (
+    audit,
+    deployment,
+    inspection,
+    recovery,
+    restoring,
+    survey,
+    taken,
+)
 from deployguard.rollout.outcome import Listener, Outcome
 from deployguard.rollout.preview import Preview
+from deployguard.rollout.taken import Taken
+from deployguard.snapshots.opening import open_vault
 from deployguard.store.journal import Journal
 from deployguard.store.opening import open_journal
 from deployguard.transport import registry
@@ -46,8 +57,11 @@ __all__ = [
     "ongoing",
     "preview",
     "recover",
+    "restore",
     "rollback",
+    "snapshots",
     "status",
+    "take_snapshot",
     "transaction",
 ]
 
@@ -138,6 +152,59 @@ def rollback(
     if hosts is not None:
         old = old.model_copy(update={"hosts": {name: old.hosts[name] for name in hosts}})
     return _transact(old, target, listen, store, stop, drift=drift, overrides=going_over)
+
+
+def restore(
+    plan: Plan,
+    *,
+    source: str | None = None,
+    hosts: Collection[str] = (),
+    of: str | None = None,
+    release: str | None = None,
+    variables: Mapping[str, str] | None = None,
+    listen: Listener | None = None,
+    store: Store | None = None,
+    drift: str | None = None,
+    overrides: Mapping[str, str] | None = None,
+    stop: threading.Event | None = None,
+) -> Outcome:
+    """Bring a snapshot from off the hosts to them, empty or not: a transaction like any other.
+
+    ``source`` is ``STORE``, ``STORE@SNAPSHOT`` or ``@SNAPSHOT``; the newest of the plan's store
+    when left out. ``hosts`` are those that get what they ran themselves, or what ``of`` ran;
+    ``release`` is what the version is called, where nobody knows. The plan file is read again for
+    that version, with ``variables`` as in :func:`load`. Raises :class:`UsageError`, before a host
+    is asked for anything, where the snapshot is not there, damaged, or sealed with another key.
+    """
+    going_over = checked_overrides(overrides)
+    address, snapshot_id = split_snapshot(source or "")
+    vault = open_vault(plan, address)
+    snapshot = vault.snapshot(snapshot_id)
+    parts = restoring.chosen(plan, snapshot, hosts, of)
+    version = restoring.version_of(snapshot, parts, release)
+    plan = load(plan.source, version=version, variables=variables, local_files=False)
+    back = restoring.Restoring(plan, vault, snapshot, parts)
+    return _transact(
+        back.plan, None, listen, store, stop, drift=drift, overrides=going_over, restoring=back
+    )
+
+
+def snapshots(plan: Plan, source: str | None = None, *, verify: bool = False) -> list[Taken]:
+    """The snapshots of a plan and environment, newest first, or the one that ``source`` names.
+
+    With ``verify`` every object of each is read. One that cannot be read has its ``error``.
+    """
+    address, snapshot_id = split_snapshot(source or "")
+    return taken.listed(open_vault(plan, address), snapshot_id, verify=verify)
+
+
+def take_snapshot(plan: Plan) -> Taken:
+    """Send what is live on the hosts of a plan to its store now; no transaction, no deploy.
+
+    Raises :class:`UsageError`, and :class:`~deployguard.errors.HostFailure` where a host cannot be
+    asked: there is no snapshot then.
+    """
+    return taken.take(plan, open_vault(plan), connect)
 
 
 def _transact(

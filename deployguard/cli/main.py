@@ -29,6 +29,8 @@ COMMANDS = {
     "status": "Show what is live where, and what is unfinished.",
     "history": "List the transactions of this machine, or show one.",
     "rollback": "Go back to a version the hosts have kept.",
+    "restore": "Bring a snapshot back to its hosts, or to new ones.",
+    "snapshots": "List, verify and take snapshots that are kept off the hosts.",
     "recover": "Finish what an interrupted run left.",
     "watch": "Look at the checks after the deploy; tell of what fails.",
     "incident": "Open, show and close incidents.",

@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 from deployguard.onhost import durable, staging
 from deployguard.onhost.inspection import View, owner_of
+from deployguard.onhost.manifest import NOBODY, ROOT
 from deployguard.onhost.places import NotManageable, beside_file
 from deployguard.onhost.tree import Manifest, scan, vouch
 
@@ -115,8 +116,10 @@ def stage_file(file: Dict[str, Any]) -> None:
         durable.write_all(descriptor, base64.b64decode(file["content"]))
         if os.geteuid() == 0:
             os.fchown(descriptor, *_owner_of_file(file))
-        # Last: a change of owner takes setuid and setgid away.
+        # After it: a change of owner takes setuid and setgid away.
         os.fchmod(descriptor, file["mode"])
+        if "mtime_ns" in file:
+            os.utime(descriptor, ns=(file["mtime_ns"], file["mtime_ns"]))
     finally:
         os.close(descriptor)
 
@@ -137,6 +140,9 @@ def shared_directories(view: View) -> List[str]:
 def own_shared(view: View, made: Sequence[str]) -> None:
     """Give the shared directories that were just made to the owner of the trees."""
     owner = owner_of(view.target, view.placement.root)
+    top = view.wanted.get(ROOT) if view.wanted is not None else None
+    if owner is None and top is not None and NOBODY not in (top.uid, top.gid):
+        owner = top.uid, top.gid  # each file has its own; the top stands for those who write
     if owner is None or os.geteuid() != 0:
         return
     for directory in shared_directories(view):

@@ -89,6 +89,12 @@ def look(
         target["files"] = [
             dict(file, path=os.path.expanduser(file["path"])) for file in target["files"]
         ]
+        # What is not to be there, and is not, is nobody's business.
+        target["files"] = [
+            file
+            for file in target["files"]
+            if not file.get("absent") or os.path.lexists(file["path"])
+        ]
     if root is not None:
         if view.record is not None and view.record.get("tree") == root:
             view.committed = load_manifest(view.record["manifest"])

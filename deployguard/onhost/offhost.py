@@ -42,7 +42,7 @@ def live(
     root = _root(args["path"], args["layout"])
     record = live_record(state, args["path"])
     managed = record is not None and record.get("tree") == root
-    files = [_file(os.path.expanduser(path)) for path in args["files"]]
+    files = [_file(path) for path in args["files"]]
     skip = skip_patterns({name: args[name] for name in ("layout", "ignore", "keep")})
     if root is None:
         return {"exists": False}, iter(())
@@ -88,11 +88,13 @@ def _root(path: str, layout: str) -> Optional[str]:
     return root if os.path.islink(live_link) and os.path.isdir(root) else None
 
 
-def _file(path: str) -> Dict[str, Any]:
+def _file(name: str) -> Dict[str, Any]:
+    """A managed file as it is; ``at`` is where it is, where the plan's name for it has a ``~``."""
+    path = os.path.expanduser(name)
     if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
         raise NotManageable("%s is not a plain file" % path, "a managed file is a plain file")
-    entry = file_entry(path)
-    return dict(entry, size=os.path.getsize(path)) if entry["exists"] else entry
+    entry = dict(file_entry(path), path=name)
+    return dict(entry, at=path, size=os.path.getsize(path)) if entry["exists"] else entry
 
 
 def _numbers(manifest: Manifest, files: Sequence[Dict[str, Any]], field: str) -> List[int]:

@@ -344,9 +344,25 @@ class Participant:
         durable.sync_trees([self.folder, *(os.path.dirname(path) for path in beside)])
         for view in views:
             assembly.vouch_for(self.folder, view)
+        if args.get("verify"):
+            self._demand_exact(views)
         found = self._look_at_imports(args.get("imports") or [])
         journal.enter(machine.STAGE, "staged")
         return {"state": self.state, "saved": saved, "imports": found}
+
+    def _demand_exact(self, views: Sequence[View]) -> None:
+        """Every new tree read back and compared with its manifest, in all that one says."""
+        for view in views:
+            assert view.after is not None
+            paths = staging.verify(view.placement.tree, view.after).paths()
+            if paths:
+                shown = ", ".join(paths[:5])
+                raise RequestError(
+                    "failed",
+                    "%s was not built as it was: %d differ: %s"
+                    % (view.target["name"], len(paths), shown),
+                    "does the file system keep owners, times and extended attributes?",
+                )
 
     def _look_at_imports(self, checks: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
         """Whether what was staged would find its modules; the controller judges."""

@@ -80,7 +80,7 @@ def parse_address(text: str) -> Address:
 def split_snapshot(text: str) -> tuple[str, str]:
     """``STORE@SNAPSHOT`` as its two parts; the second is empty where none is named."""
     store, at, snapshot = text.rpartition("@")
-    if at and store and _SNAPSHOT.fullmatch(snapshot):
+    if at and _SNAPSHOT.fullmatch(snapshot):
         return store, snapshot
     return text, ""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import secrets
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -23,24 +22,20 @@ from deployguard.errors import (
 from deployguard.guards.base import Ask
 from deployguard.guards.world import real_world
 from deployguard.plan.credentials import demand_access
-from deployguard.plan.model import Plan
+from deployguard.plan.model import Component, Plan
 from deployguard.plan.order import components_on, hosts_in_order, hosts_named
-from deployguard.rollout import decide, fleet, rescue
+from deployguard.rollout import audit, decide, fleet, rescue
 from deployguard.rollout.keeping import Keeper
 from deployguard.rollout.member import Connect, Context, Member, Recorder, Settle
 from deployguard.rollout.outcome import Finding, Listener, Outcome, Override
 from deployguard.rollout.owner import owner_name
 from deployguard.rollout.releases import open_releases
+from deployguard.rollout.restoring import Restoring
 from deployguard.rollout.targets import Source
+from deployguard.rollout.transactions import new_transaction
 from deployguard.snapshots.opening import open_vault
 
 __all__ = ["Run", "deploy", "new_transaction", "usage_outcome"]
-
-
-def new_transaction(plan: Plan, now: float) -> str:
-    """``20261121T034622-shop-7f3a1c``: sorts by time, names the plan, never comes twice."""
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))
-    return f"{stamp}-{plan.name[:32]}-{secrets.token_hex(3)}"
 
 
 class Run:
@@ -59,6 +54,7 @@ class Run:
         overrides: Mapping[str, str] | None = None,
         fix: bool = False,
         ask: Ask | None = None,
+        restoring: Restoring | None = None,
     ) -> None:
         self.plan = plan
         self.started_at = time.time()
@@ -80,7 +76,9 @@ class Run:
             drift=drift,
             overrides=overrides or {},
             fix=fix,
-            rollback=self._history,
+            # What ran before is judged as a rollback is.
+            rollback=self._history or restoring is not None,
+            restoring=restoring,
         )
         #: Guards that were gone over, once that is known.
         self.overrides: tuple[Override, ...] = ()
@@ -88,10 +86,15 @@ class Run:
             Member(
                 name=name,
                 host=plan.hosts[name],
-                components={c: plan.components[c] for c in components_on(plan, name)},
+                components={c: self._component(name, c) for c in components_on(plan, name)},
             )
             for name in hosts_in_order(plan)
         ]
+
+    def _component(self, host: str, name: str) -> Component:
+        component = self.plan.components[name]
+        restoring = self.context.restoring
+        return component if restoring is None else restoring.component(host, name, component)
 
     def __enter__(self) -> Run:
         return self
@@ -113,6 +116,8 @@ class Run:
             self.context.sources.update(
                 {name: Source(self.version) for name in self.plan.components}
             )
+        elif self.context.restoring is not None:
+            self.context.sources.update(self.context.restoring.open(self._stack))
         else:
             self.context.sources.update(open_releases(self.plan, self._stack))
             self._keep_what_is_live()
@@ -192,8 +197,32 @@ def deploy(run: Run, decisions: fleet.Decisions, save: rescue.Save | None) -> Ou
         run.open_sources()
         ending = fleet.run(run.context, run.members, executor, decisions, save)
         run.overrides = ending.overrides
+        if ending.committed:
+            _prove(run)
         _always(run)
     return _judge(run, ending)
+
+
+def _prove(run: Run) -> None:
+    """Hash once more what was restored, now that it is live; what its service has changed since it
+    started is told, and changes nothing."""
+    if run.context.restoring is None:
+        return
+    for member in run.members:
+        try:
+            answer = audit.ask(member.wire(), run.plan, member.name)
+        except HostFailure as error:
+            words = f"it could not be looked at once more: {error.reason}"
+            run.context.findings.append(
+                Finding(member.name, "", "snapshot", "verify", words, critical=False)
+            )
+            continue
+        for name, found in answer["components"].items():
+            for difference in found["differences"]:
+                words = f"changed since it is live: {difference}"
+                run.context.findings.append(
+                    Finding(member.name, name, "snapshot", "verify", words, critical=False)
+                )
 
 
 def _always(run: Run) -> None:
@@ -231,7 +260,13 @@ def _judge(run: Run, ending: fleet.Ending) -> Outcome:
     code = decide.exit_code(hosts)
     committed = [h.host for h in hosts if h.state == "committed"]
     if code == ExitCode.COMMITTED:
-        return run.outcome(code, "committed", f"{run.version} is live on {_hosts(total)}, healthy")
+        text = f"{run.version} is live on {_hosts(total)}, healthy"
+        if run.context.restoring is not None:
+            text = (
+                f"{run.version} is back on {_hosts(total)}, as the snapshot "
+                f"{run.context.restoring.snapshot.id} has it, verified, healthy"
+            )
+        return run.outcome(code, "committed", text)
     failed = ", ".join(m.name for m in run.members if m.failure is not None)
     if code == ExitCode.NEEDS_PERSON and any(h.state == "held" for h in hosts):
         return run.outcome(code, "needs_person", _held(run, failed))

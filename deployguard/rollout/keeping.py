@@ -75,6 +75,8 @@ class Keeper:
         self._begin()
         found = {}
         for name, component in components.items():
+            if component.layout == "git":
+                continue  # its revisions are in a repository, and what is beside them is the host's
             try:
                 part = self._component(host, name, component, session)
             except ActionFailed as error:
@@ -163,7 +165,7 @@ class Keeper:
             manifest = Manifest.from_bytes(data)
             files = tuple(record.File(**_known(file)) for file in answer["files"])
             wanted: Wanted = {e.digest: (e.size, e.path) for e in manifest if e.kind == "f"}
-            wanted |= {f.digest: (f.size, f.path) for f in files if f.exists}
+            wanted |= {f["digest"]: (f["size"], f["at"]) for f in answer["files"] if f["exists"]}
             left = self._fetch(session, str(answer["tree"]), wanted)
             if not left:
                 tree = self._keep_tree(data)
@@ -328,7 +330,7 @@ def _question(name: str, component: Component, session: Session) -> dict[str, An
 def _known(file: Mapping[str, Any]) -> dict[str, Any]:
     if not file["exists"]:
         return {"path": file["path"], "exists": False}
-    return dict(file)
+    return {name: value for name, value in file.items() if name != "at"}
 
 
 def _facts(observed: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

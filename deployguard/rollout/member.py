@@ -22,6 +22,7 @@ from deployguard.transport.session import Session
 if TYPE_CHECKING:
     from deployguard.rollout.keeping import Keeper
     from deployguard.rollout.migrations import Migration
+    from deployguard.rollout.restoring import Restoring
 
 __all__ = ["Context", "Member", "Recorder", "live_version"]
 
@@ -81,6 +82,8 @@ class Context:
     crossed: str = ""
     #: Takes a snapshot of what is live, where the plan asks for one.
     keeper: Keeper | None = None
+    #: The snapshot that is deployed, where it is no release.
+    restoring: Restoring | None = None
     #: What was found that concerns no single host.
     findings: list[Finding] = field(default_factory=list)
 
@@ -105,6 +108,8 @@ class Member:
     failure: HostFailure | None = None
     looked: dict[str, Any] = field(default_factory=dict)
     sites: dict[str, Site] = field(default_factory=dict)
+    #: What this host gets, where that is not what all of them get.
+    sources: dict[str, Source] = field(default_factory=dict)
     #: Passwords are in them.
     checks: list[CheckData] = field(default_factory=list, repr=False)
     procedure: list[Operation] = field(default_factory=list)
@@ -115,6 +120,10 @@ class Member:
     restored: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     forensics: str | None = None
+
+    def source(self, context: Context, component: str) -> Source:
+        """Where a component's new tree comes from on this host."""
+        return self.sources.get(component) or context.sources[component]
 
     @property
     def order(self) -> list[str]:

@@ -16,7 +16,15 @@ from deployguard.errors import UsageError
 from deployguard.onhost.tree import Entry, Manifest
 from deployguard.plan.model import Component, Git, ManagedFile, Plan
 
-__all__ = ["Blobs", "Source", "site_early", "site_of", "source_of_release", "target_of"]
+__all__ = [
+    "Blobs",
+    "Source",
+    "site_early",
+    "site_of",
+    "source_of_release",
+    "target_of",
+    "with_shared_links",
+]
 
 
 #: A file that somebody reads a setting from is smaller than this.
@@ -48,6 +56,8 @@ class Source:
     blobs: Blobs | None = None
     digest: str = ""
     encoded: bytes = b""
+    #: The managed files as the host gets them, where they are not those of the plan.
+    managed: tuple[Mapping[str, Any], ...] | None = None
     git: Git | None = None
     revision: GitRevision | None = None
 
@@ -117,11 +127,11 @@ class Source:
 
 def source_of_release(plan: Plan, component: Component, release: Blobs) -> Source:
     """The source of a component whose bytes come from an opened artifact."""
-    manifest = _with_shared_links(release.manifest, component)
+    manifest = with_shared_links(release.manifest, component)
     return Source(plan.version, manifest, release, manifest.digest(), manifest.to_bytes())
 
 
-def _with_shared_links(manifest: Manifest, component: Component) -> Manifest:
+def with_shared_links(manifest: Manifest, component: Component) -> Manifest:
     """The release with its shared paths as links to ``shared/``, whatever the artifact has there.
 
     Raises :class:`UsageError` when a directory above a shared path is something else.
@@ -137,6 +147,12 @@ def _with_shared_links(manifest: Manifest, component: Component) -> Manifest:
     present = {entry.path: entry for entry in entries}
     root = present["."]
     for path in shared:
+        # releases/<version>/<path> → ../../shared/<path>, one level up more for each directory.
+        climb = "../" * (len(path.split("/")) + 1)
+        there = manifest.get(path)
+        if there is not None and (there.kind, there.digest) == ("l", f"{climb}shared/{path}"):
+            present[path] = there
+            continue
         parts = path.split("/")
         for depth in range(1, len(parts)):
             parent = "/".join(parts[:depth])
@@ -144,8 +160,6 @@ def _with_shared_links(manifest: Manifest, component: Component) -> Manifest:
                 present[parent] = Entry(parent, "d", mode=0o755, mtime_ns=root.mtime_ns)
             elif present[parent].kind != "d":
                 raise UsageError(f"{parent} in the artifact is in the way of shared path {path}")
-        # releases/<version>/<path> → ../../shared/<path>, one level up more for each directory.
-        climb = "../" * (len(parts) + 1)
         present[path] = Entry(
             path, "l", mode=0o777, mtime_ns=root.mtime_ns, digest=f"{climb}shared/{path}"
         )
@@ -168,10 +182,13 @@ def target_of(
         "shared": list(component.shared),
         "ignore": list(component.ignore),
         "retain": component.retain,
-        "owner": component.owner,
+        # A snapshot says whose each file was.
+        "owner": component.owner if source.managed is None else "artifact",
         "group": component.group,
         "source": source.as_data(),
-        "files": [
+        "files": [dict(file) for file in source.managed]
+        if source.managed is not None
+        else [
             # A rollback takes the files from the host's history, like the tree.
             _file_name(path, file) if source.history else _file_data(plan, path, file)
             for path, file in files.items()

@@ -99,10 +99,12 @@ def inspect(context: Context, member: Member) -> None:
     """Compare what is live with what is to come; the same request serves ``plan``."""
     with _Phase(context, member, "inspect"):
         session = member.wire()
+        if context.restoring is not None:
+            member.sources = context.restoring.sources(member.name, member.components, session)
         targets = []
         sent: dict[str, int] = {}
         for name, component in member.components.items():
-            source = context.sources[name]
+            source = member.source(context, name)
             if source.manifest is not None:
                 session.call("manifest", {"digest": source.digest}, stream=_pieces(source.encoded))
             target = target_of(context.plan, name, component, source, session.hello)
@@ -201,9 +203,11 @@ def _build(context: Context, member: Member) -> dict[str, Any]:
         "imports": [
             check
             for name, component in member.components.items()
-            if context.sources[name].manifest is not None
+            if context.sources[name].manifest is not None and not context.rollback
             for check in checks.compile_imports(name, component)
         ],
+        # A snapshot comes back exactly, or not at all.
+        "verify": context.restoring is not None,
     }
     for _ in range(REPAIRS):
         try:
@@ -232,7 +236,7 @@ def _send_missing(context: Context, member: Member) -> None:
 
 
 def _send(context: Context, member: Member, name: str, missing: Sequence[str]) -> None:
-    source = context.sources[name]
+    source = member.source(context, name)
     if source.blobs is None:
         raise Refused(
             f"{member.name}: {len(missing)} files of {source.version} are damaged there",
@@ -262,7 +266,7 @@ def _arm(context: Context, member: Member) -> None:
             "checks": member.checks,
             "baseline": member.looked["baseline"],
             "observe": {
-                name: target_of(context.plan, name, component, context.sources[name], hello)[
+                name: target_of(context.plan, name, component, member.source(context, name), hello)[
                     "observe"
                 ]
                 for name, component in member.components.items()

@@ -168,7 +168,7 @@ def _names(data: dict[str, Any]) -> dict[int, str]:
 
 def _path(value: Any) -> str:
     parts = _text(value).split("/")
-    plain = parts[0] == "" and len(parts) > 1 and not {"", ".", ".."} & set(parts[1:])
+    plain = parts[0] in ("", "~") and len(parts) > 1 and not {"", ".", ".."} & set(parts[1:])
     _demand(plain, "an absolute path")
     return str(value)
 

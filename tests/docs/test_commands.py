@@ -43,6 +43,9 @@ ELSEWHERE = {
         "tests/incidents/test_connection_pool.py::is_shown"
     ),
     "deployguard apply plan.yaml --fix": _RM_RF_SRC,
+    "deployguard snapshots list plan.yaml": "tests/cli/test_restore.py::test_lists_and_words",
+    "deployguard snapshots verify plan.yaml": "tests/cli/test_restore.py::test_lists_and_words",
+    "deployguard restore plan.yaml": "tests/cli/test_restore.py::test_an_empty_host",
     "python -m bench.deploy --hosts 1,10,40 --runs 3 --write": "takes an hour; its options hold",
 }
 #: What a run has of its own: times, ids, ports, folders.
