@@ -38,6 +38,7 @@ COMMANDS = {
     "postmortem": "Draft, check and render post-mortems.",
     "metrics": "Count deploys and incidents, by week, month or quarter.",
     "report": "Draw a transaction as one page to look at.",
+    "serve": "Show history, incidents and metrics in a browser, on localhost.",
     "drill": "Deploy with faults, and show what becomes of the hosts.",
     "explain": "Say what an exit code means and what to do.",
     "schema": "Print the JSON Schema of the plan file.",

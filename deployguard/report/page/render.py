@@ -16,7 +16,7 @@ from deployguard.evidence.timeline import iso, lasting
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["POLICY", "render", "style"]
+__all__ = ["environment", "filled", "hash_of", "render", "style", "style_source"]
 
 #: How many paths of a list are shown.
 _PATHS = 30
@@ -30,14 +30,20 @@ def style() -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def POLICY() -> str:  # noqa: N802 - a constant that is worked out once
-    """What a page may do: use its own style, which is known by its hash, and nothing else."""
-    digest = base64.b64encode(hashlib.sha256(style().encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+def style_source() -> str:
+    """How a policy names the style sheet: by its hash."""
+    return hash_of(style())
+
+
+def hash_of(text: str) -> str:
+    """How a policy names a text that stands in a page."""
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
 
 
 @functools.lru_cache(maxsize=1)
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates. What is undefined is an error, and every text is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     made = Environment(
@@ -52,10 +58,16 @@ def _environment() -> Environment:
     return made
 
 
-def render(template: str, **values: Any) -> str:
-    """The page of a template."""
+def filled(templates: Environment, template: str, **values: Any) -> str:
+    """The page of a template among some."""
     from markupsafe import Markup
 
     # Our own file, of which the hash is in the policy: to escape it would change it.
     css = Markup(style())  # noqa: S704
-    return _environment().get_template(template).render(style=css, **values)
+    return templates.get_template(template).render(style=css, **values)
+
+
+def render(template: str, **values: Any) -> str:
+    """A page that stands alone: it may use its own style, and nothing else."""
+    policy = f"default-src 'none'; style-src {style_source()}; base-uri 'none'; form-action 'none'"
+    return filled(environment(), template, policy=policy, **values)

@@ -13,7 +13,7 @@ from deployguard.evidence.timeline import Row, iso, lasting, rows
 from deployguard.report.page.evidence import Evidence, gather
 from deployguard.report.page.health import Matrix, matrix
 from deployguard.report.page.lanes import Lanes, lanes
-from deployguard.report.page.render import POLICY, render
+from deployguard.report.page.render import render
 from deployguard.rollout.outcome import Event, Finding, HostOutcome, Outcome
 
 __all__ = ["Page", "made", "report"]
@@ -120,7 +120,7 @@ def report(row: Mapping[str, Any], now: float, evidence_base: str | None) -> str
     """One page that needs nothing else, from a row of the journal that is redacted already."""
     outcome = Outcome.from_dict(row["outcome"])
     page = made(outcome, str(row["owner"]), evidence_base=evidence_base)
-    return render("report.html", page=page, now=now, version=__version__, policy=POLICY())
+    return render("report.html", page=page, now=now, version=__version__)
 
 
 def _spoken(outcome: Outcome, sign: Event | None) -> str:

@@ -11,12 +11,13 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from deployguard.report.page.render import hash_of
 from deployguard.report.postmortem.judge import Verdict
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
 
-__all__ = ["page"]
+__all__ = ["STYLE_SOURCE", "page"]
 
 _MARKS = re.compile(r"^<!-- deployguard:(?:begin|end) .*-->\n?", re.MULTILINE)
 _BOX = re.compile(r"^\[([ xX])\] ")
@@ -34,6 +35,8 @@ li.box { list-style: none; margin-left: -1.2rem; }
 .state { border: 2px solid var(--ask); padding: .5rem 1rem; }
 @media print { body { max-width: none; margin: 0; } h2 { break-after: avoid; } tr { break-inside: avoid; } }
 """  # noqa: E501 - a rule a line
+#: How a policy names the style.
+STYLE_SOURCE = hash_of(_STYLE)
 
 
 def page(document: str, verdict: Verdict, now: float) -> str:
@@ -54,8 +57,9 @@ def page(document: str, verdict: Verdict, now: float) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f"<title>{html.escape(title)}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"content=\"default-src 'none'; style-src {STYLE_SOURCE}; base-uri 'none'; "
+        "form-action 'none'\">\n"
+        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
         f"{_state(verdict, now)}{body}</main>\n</body>\n</html>\n"
     )
 

@@ -1,0 +1,1 @@
+"""`deployguard serve`: the store of this machine as pages on localhost."""
