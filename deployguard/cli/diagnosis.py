@@ -141,10 +141,28 @@ def _environment(plan: Plan) -> Iterator[Answer]:
             message = f"{github.token_env} is not set: a failed deploy would file no incident"
             mend = f"export {github.token_env}=…, with `issues: write` on {github.repo}"
             yield Answer("here", "incident token", "warning", message, mend)
+    yield from _channels(plan)
     for name in plan.rescue.redact:
         if not os.environ.get(name):
             message = f"{name} is to be redacted but is not set here"
             yield Answer("here", "redaction", "warning", message, f"export {name}, or unlist it")
+
+
+def _channels(plan: Plan) -> Iterator[Answer]:
+    """Whether this machine has what the channels sign in with; `notify test` tries them."""
+    from deployguard.delivery import Undelivered
+    from deployguard.notify.settings import settings_of
+
+    for channel in settings_of(plan).channels:
+        subject = f"channel {channel.name}"
+        try:
+            channel.secrets()
+        except Undelivered as missing:
+            message = f"{missing.reason}: {channel.kind} would be told nothing from here"
+            mend = "set it; then `deployguard notify test` tries the channel"
+            yield Answer("here", subject, "warning", message, mend)
+        else:
+            yield Answer("here", subject, "ok", f"{channel.kind}, what it signs in with is here")
 
 
 def _known_hosts(plan: Plan) -> Iterator[Answer]:

@@ -93,12 +93,16 @@ def who(by: str | None) -> str:
 
 
 def open_book(actor: str, plan: Plan | None = None) -> Book:
-    """The incidents of this machine's store."""
+    """The incidents of this machine's store; it learns what the plan says about notifications."""
+    from deployguard.notify.settings import remember
     from deployguard.report.incidents import book_of
     from deployguard.report.redaction import Redaction
     from deployguard.store.opening import open_journal
 
-    return book_of(open_journal(), Redaction(plan), actor)
+    journal = open_journal()
+    if plan is not None and plan.name:
+        remember(journal, plan)
+    return book_of(journal, Redaction(plan), actor)
 
 
 def parts(book: Book, words: tuple[str, ...], state: State | None = None) -> tuple[Incident, str]:

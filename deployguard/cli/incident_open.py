@@ -62,9 +62,7 @@ def open_command(
     from deployguard.incidents.fingerprint import shape
     from deployguard.incidents.record import Incident
     from deployguard.incidents.severity import level_named, name_of
-    from deployguard.notify.settings import remember
     from deployguard.report.incidents import targets_of
-    from deployguard.store.opening import open_journal
 
     level = level_named(severity)
     if not title.strip():
@@ -75,7 +73,6 @@ def open_command(
 
         plan = api.load(plan_path, local_files=False)
         console.know(plan)
-        remember(open_journal(), plan)
     now = time.time()
     if since is not None and since > now:
         raise UsageError("--since has not come yet")

@@ -69,6 +69,7 @@ def respond_command(
     """
     from deployguard import api
     from deployguard.cli.incident import open_book, who
+    from deployguard.cli.notify import telling
 
     plan = api.load(
         plan_path, version=given["release"], variables=given["variables"], local_files=False
@@ -85,9 +86,10 @@ def respond_command(
         response.assess(found[0] if len(found) == 1 else None)
         response.offer(found[0] if len(found) == 1 else None)
         return 0
-    if opening is None:
-        return response.run(_find(book, plan, incident))
-    return response.run(None, opening)
+    with telling(console):
+        if opening is None:
+            return response.run(_find(book, plan, incident))
+        return response.run(None, opening)
 
 
 def _demand_choice(given: dict[str, Any], there: bool) -> None:

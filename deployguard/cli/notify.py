@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import click
 
 from deployguard.cli.console import Console
 from deployguard.cli.options import common, plan_file
 
-__all__ = ["command", "flush_command", "list_command", "say_told", "test_command"]
+__all__ = ["command", "flush_command", "list_command", "say_told", "telling", "test_command"]
+
+#: How often a long command looks whether there is something to send, in seconds.
+_LOOK = 1.0
 
 _COLORS = {"delivered": "green", "rejected": "red", "pending": "yellow"}
 
@@ -122,7 +128,41 @@ def list_command(console: Console, limit: int) -> int:
     return 0
 
 
-def say_told(console: Console) -> None:
+@contextmanager
+def telling(console: Console) -> Iterator[None]:
+    """Send what a long command makes while it goes on, and say at its end who was told.
+
+    To people only: the last line for programs is the command's own.
+    """
+    from deployguard.errors import DeployguardError
+    from deployguard.notify.delivery import Told, flush
+    from deployguard.store.opening import open_journal
+
+    over = threading.Event()
+    found: list[Told] = []
+
+    def send() -> None:
+        with suppress(DeployguardError):
+            journal = open_journal()
+            try:
+                while not over.wait(_LOOK):
+                    found.extend(one for one in flush(journal) if one.state != "pending")
+            finally:
+                journal.close()
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        for one in found:
+            _say(console, one.state, one.channel, one.kind, one.subject, one.said)
+        say_told(console, emit=False)
+
+
+def say_told(console: Console, *, emit: bool = True) -> None:
     """Send what a command has made, and say who was told. What goes wrong is said, and changes
     nothing: what was written down stands."""
     from deployguard.errors import DeployguardError
@@ -131,7 +171,8 @@ def say_told(console: Console) -> None:
 
     try:
         for one in flush(open_journal()):
-            console.emit("notification", one.as_dict())
+            if emit:
+                console.emit("notification", one.as_dict())
             _say(console, one.state, one.channel, one.kind, one.subject, one.said)
     except DeployguardError as error:
         console.say(f"notifications were not sent: {error.message}", fg="yellow")

@@ -60,6 +60,7 @@ def command(
     """
     from deployguard import api
     from deployguard.cli.incident import open_book
+    from deployguard.cli.notify import telling
     from deployguard.errors import ExitCode
     from deployguard.incidents.entries import AUTOMATIC
     from deployguard.monitor.filing import Filing
@@ -92,7 +93,7 @@ def command(
             console.emit("incident", incident.as_dict())
             console.say(f"{incident.id} is {incident.state}")
 
-    with _stopping() as stop, Eyes(plan, api.connect) as eyes:
+    with telling(console), _stopping() as stop, Eyes(plan, api.connect) as eyes:
         ended = watch(
             eyes.look,
             tell,

@@ -81,6 +81,10 @@ class ChannelSettings:
             return Secret(text, origin=file)
         return None
 
+    def secrets(self) -> list[Secret]:
+        """All of them. Raises :class:`Undelivered` where one is not there."""
+        return [secret for name in _SECRETS if (secret := self.secret(name)) is not None]
+
     def demand(self, name: str) -> Secret:
         """The same for a secret that there has to be."""
         found = self.secret(name)
@@ -106,10 +110,8 @@ class Settings:
         found = [Secret.from_environment(name) for name in self.redact]
         for channel in self.channels:
             for name in _SECRETS:
-                try:
+                with suppress(Undelivered):
                     found.append(channel.secret(name))
-                except Undelivered:
-                    continue
         whole = [secret for secret in found if secret is not None]
         return whole + [part for secret in whole for part in parts_of(secret)]
 
