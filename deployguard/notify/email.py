@@ -120,13 +120,24 @@ class Email:
             if tls == "starttls":
                 server.starttls(context=context)
             if options.get("user") is not None and password is not None:
-                server.login(str(options["user"]), password.reveal())
+                _sign_in(server, str(options["user"]), password.reveal())
             yield server
             with suppress(OSError, smtplib.SMTPException):
                 server.quit()  # it has taken the message; how it says goodbye does not matter
         finally:
             watch.cancel()
             server.close()
+
+
+def _sign_in(server: smtplib.SMTP, user: str, password: str) -> None:
+    """With one mechanism: a password that is wrong is not tried with all of them, which may lock
+    the account."""
+    server.ehlo_or_helo_if_needed()
+    if "PLAIN" not in server.esmtp_features.get("auth", "").upper().split():
+        server.login(user, password)
+        return
+    server.user, server.password = user, password
+    server.auth("PLAIN", server.auth_plain)
 
 
 def _cut(server: smtplib.SMTP) -> None:

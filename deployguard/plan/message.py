@@ -60,7 +60,7 @@ SAMPLE: dict[str, Any] = {
     "transaction": "20261121T031150-shop-7f3a",
 }
 
-_TEMPLATES = Templates()
+_TEMPLATES = Templates(tuple(SAMPLE))
 
 
 def rendered(source: str, facts: Mapping[str, Any]) -> tuple[str, str]:

@@ -18,6 +18,7 @@ __all__ = ["Rendering", "has_template"]
 SENTINEL_VERSION = "0.0.0-sentinel.of.deployguard"
 
 # Later ones may use the earlier ones; the rest of the plan may use all of them.
+_KNOWN = ("version", "name", "environment", "env", "vars")
 _FIRST = ("environment", "name", "version")
 
 
@@ -35,10 +36,12 @@ class TemplateFault(Exception):
 
 
 class Templates:
-    """Renders strings with one set of names; keeps compiled templates."""
+    """Renders strings with one set of names; keeps compiled templates. ``known`` are the names that
+    are told to one who uses another."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: tuple[str, ...] = _KNOWN) -> None:
         self._environment: Any = None
+        self._known = known
         self._compiled: dict[str, Any] = {}
 
     def render(self, source: str, names: Mapping[str, Any]) -> str:
@@ -71,7 +74,7 @@ class Templates:
 
     def _engine(self) -> Any:
         if self._environment is None:
-            self._environment = _environment()
+            self._environment = _environment(self._known)
         return self._environment
 
 
@@ -104,7 +107,7 @@ def _syntax_hint(source: str) -> str:
     return "to write the braces themselves, use {{ '{{' }}"
 
 
-def _environment() -> Any:
+def _environment(known: tuple[str, ...]) -> Any:
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -135,7 +138,6 @@ def _environment() -> Any:
             f"the template gives {kind}, not text", "use a filter such as default, join or tojson"
         )
 
-    known = ("version", "name", "environment", "env", "vars")
     return Engine(undefined=Missing, keep_trailing_newline=True, finalize=as_text, autoescape=False)
 
 

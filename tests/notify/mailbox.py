@@ -63,7 +63,7 @@ class Mailbox:
         good = isinstance(data, LoginPassword) and data.password.decode() == self.secret
         if good:
             self.signed_in.append(data.login.decode())
-        return AuthResult(success=good)
+        return AuthResult(success=good, handled=False)
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
         self, server: smtp.SMTP, session: Session, envelope: Envelope, address: str, _: list[str]
@@ -78,7 +78,7 @@ class Mailbox:
     ) -> str:
         if self.answers:
             return self.answers.pop(0)
-        self.sessions.append(session.ssl is not None)
+        self.sessions.append(server.transport.get_extra_info("sslcontext") is not None)
         assert isinstance(envelope.content, bytes)
         mail = message_from_bytes(envelope.content, policy=default)
         assert isinstance(mail, EmailMessage)

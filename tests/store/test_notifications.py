@@ -1,0 +1,132 @@
+"""What is to be told is kept alike in both stores, and sent by one at a time."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployguard.notify.announce import KIND
+from deployguard.notify.delivery import flush
+from deployguard.notify.message import Attempt, Receipt
+from deployguard.notify.settings import ChannelSettings, known
+from deployguard.store.journal import Journal, SqliteJournal
+from deployguard.store.outbox import Outbox
+from deployguard.store.postgres import PostgresJournal
+from tests.notify.conftest import Clock, book_of, keep, opening
+from tests.notify.test_routing import channel
+from tests.store.test_incidents import again
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
+    """An empty store of each kind."""
+    opened: Journal
+    if request.param == "sqlite":
+        opened = SqliteJournal(tmp_path / "journal.db")
+    else:
+        opened = PostgresJournal(request.getfixturevalue("server").url, patience=20.0)
+        for table in ("incidents", "transactions", "outbox", "notify_lanes", "notify_plans"):
+            opened._do(f"TRUNCATE deployguard_{table} CASCADE", ())
+    yield opened
+    opened.close()
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+def test_a_night_on_several_machines(journal: Journal) -> None:
+    """One opens it, another acknowledges and resolves it: in order, each knowing what came back."""
+    clock = Clock(time.time())
+    keep(journal, channel("ops"))
+    said: list[tuple[str, Receipt | None]] = []
+
+    def send(_: ChannelSettings, attempt: Attempt) -> Receipt:
+        said.append((attempt.message.kind, attempt.receipt))
+        return {"thread": "t1", "last": len(said)}
+
+    name = book_of(journal, clock).open(opening(title="down \0 \udcff")).id
+    flush(journal, clock=clock, send=send)
+    other = again(journal)
+    settings = known(other, "shop", "production")
+    assert settings is not None
+    assert [each.name for each in settings.channels] == ["ops"]
+    book = book_of(other, clock)
+    book.move(name, "acknowledge")
+    book.move(name, "resolve")
+    assert [one.state for one in flush(other, clock=clock, send=send)] == ["delivered"] * 2
+    assert said == [
+        ("opened", None),
+        ("acknowledged", {"thread": "t1", "last": 1}),
+        ("resolved", {"thread": "t1", "last": 2}),
+    ]
+    assert flush(journal, clock=clock, send=send) == []
+    other.close()
+
+
+def test_one_delivers_at_a_time(journal: Journal) -> None:
+    """The lock is gone with who had it."""
+    other = again(journal)
+    with journal.delivering() as first, other.delivering() as second:
+        assert (first, second) == (True, False)
+    with other.delivering() as second:
+        assert second
+    other.close()
+
+
+def test_a_message_is_written_with_what_it_tells(journal: Journal) -> None:
+    """Both or none, when the process dies in between."""
+    clock = Clock(time.time())
+    keep(journal, channel("ops"))
+    book = book_of(journal, clock)
+    name = book.open(opening()).id
+
+    def dies(_: Any, transition: Any) -> None:
+        raise Crash
+
+    book._hooks = (*book._hooks, dies)
+    with pytest.raises(Crash):
+        book.move(name, "resolve")
+    assert book.lookup.get(name).state == "open"
+    (entry,) = Outbox(journal, clock=clock).pending(KIND)
+    assert entry.payload["message"]["kind"] == "opened"
+
+
+def test_an_outbox_of_an_earlier_version(tmp_path: Path) -> None:
+    """What waits in it is not lost."""
+    file = tmp_path / "journal.db"
+    with sqlite3.connect(file) as old:
+        old.executescript(EARLIER)
+    journal = SqliteJournal(file)
+    (entry,) = Outbox(journal, clock=time.time).pending()
+    assert (entry.key, entry.payload, entry.lane) == ("incident/t", {"title": "x"}, None)
+    assert Outbox(file, clock=time.time).pending() == [entry]
+    keep(journal, channel("ops"))
+    clock = Clock(time.time())
+    book_of(journal, clock).open(opening())
+    (told,) = flush(journal, clock=clock, send=lambda *_: {})
+    assert told.state == "delivered"
+    journal.close()
+
+
+EARLIER = """
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL,
+    key TEXT NOT NULL UNIQUE,
+    payload TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    last_error TEXT,
+    delivered_at REAL,
+    rejected_at REAL,
+    result TEXT,
+    CHECK (delivered_at IS NULL OR rejected_at IS NULL)
+);
+INSERT INTO outbox (kind, key, payload, created_at) VALUES ('github', 'incident/t', '{"title": "x"}', 1);
+"""  # noqa: E501 - a row a line
