@@ -57,9 +57,10 @@ class Filing:
         level, why = severity(self._plan, fires)
         _, component, check = fires[0].key
         transaction = notice.group[2]
+        # A plan with one component often has its name.
+        what = " ".join(dict.fromkeys(filter(None, (self._plan.name, component, check))))
         opening = Opening(
-            title=f"{self._plan.name} {' '.join(filter(None, (component, check)))} fails in "
-            f"{self._plan.environment}",
+            title=f"{what} fails in {self._plan.environment}",
             severity=level,
             service=self._plan.name,
             environment=self._plan.environment,

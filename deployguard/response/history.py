@@ -164,7 +164,10 @@ def past_of(row: Mapping[str, Any], was_live: dict[str, int]) -> Past:
         exit_code=int(row["exit_code"] or 0),
         before=tuple(before),
         back=back,
-        downtime=_longest(seconds, "switch", "check") if row["status"] == "committed" else None,
+        # Where nothing was live nothing was down.
+        downtime=_longest(seconds, "switch", "check")
+        if row["status"] == "committed" and before
+        else None,
         restored=_longest(seconds, "restore"),
     )
 

@@ -32,6 +32,7 @@ PAGES = [README, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "playbooks" / "R
 DEMO = ROOT / "playbooks" / "demo"
 
 _RM_RF_SRC = "tests/incidents/test_rm_rf_src.py::is_shown"
+_CONTAINMENT = "tests/incidents/test_containment.py::is_shown"
 #: What is not run below: who runs it, or why nobody does.
 ELSEWHERE = {
     "make demo": "tests/playbooks/test_demo.py::test_what_is_served_after_each_step",
@@ -46,6 +47,13 @@ ELSEWHERE = {
     "deployguard snapshots list plan.yaml": "tests/cli/test_restore.py::test_lists_and_words",
     "deployguard snapshots verify plan.yaml": "tests/cli/test_restore.py::test_lists_and_words",
     "deployguard restore plan.yaml": "tests/cli/test_restore.py::test_an_empty_host",
+    "deployguard watch plan.yaml --for 1s": _CONTAINMENT,
+    "deployguard incident respond plan.yaml --choose rollback --yes": _CONTAINMENT,
+    'deployguard incident resolve --cause "quote sessions leak" --fix "closed in v1.5.1"': (
+        _CONTAINMENT
+    ),
+    "deployguard incident close": _CONTAINMENT,
+    "deployguard incident list --all": _CONTAINMENT,
     "python -m bench.deploy --hosts 1,10,40 --runs 3 --write": "takes an hour; its options hold",
     "python -m bench.store --write": "takes a minute of a quiet machine; its options hold",
 }
@@ -54,7 +62,13 @@ OWN = [
     (re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\dZ?"), "DATE TIME"),
     (re.compile(r"INC-\d{8}"), "INC-DAY"),
     (re.compile(r"\b\d\d:\d\d:\d\d\b"), "TIME"),
-    (re.compile(r"\d{8}T\d{6}-shop-[0-9a-f]{6}"), "TRANSACTION"),
+    (re.compile(r"\d{8}T\d{6}-[a-z]+-[0-9a-f]{6}"), "TRANSACTION"),
+    (
+        re.compile(r"(?:(?<=assessment, )|(?<=took )|(?<=began )|(?<=downtime: ))[\d.]+ s\b"),
+        "SECONDS",
+    ),
+    (re.compile(r"\([\d.]+ (?:s|min) ago\)"), "(AGO)"),
+    (re.compile(r"\b\d+\.\d{3,}\b"), "NUMBER"),
     (re.compile(r"since [\d.]+ (?:s|min)\b"), "since SECONDS"),
     (re.compile(r" *\b\d+(?:\.\d+)? s\b"), " SECONDS"),
     (re.compile(r"the month \d{4}-\d\d"), "the month MONTH"),

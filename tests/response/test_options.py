@@ -110,7 +110,7 @@ def test_what_was_never_measured_is_not_known() -> None:
     assert not found["hotfix"].downtime.known
     # A deploy takes the steps that a rollback takes.
     first = computed(history=history_of([row(1, "v1", None), row(2, "v2", "v1")]))["rollback"]
-    assert (first.downtime.what, first.downtime.n) == ("deploy", 2)
+    assert (first.downtime.what, first.downtime.n) == ("deploy", 1)
     assert "none was rolled back here yet" in first.downtime_words
 
 
