@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from deployguard.errors import HostFailure
+from deployguard.errors import ActionFailed, HostFailure
 
 if TYPE_CHECKING:
     from deployguard.plan.model import Host, Plan
@@ -209,6 +209,7 @@ def host(name: str, host: Host, plan: Plan) -> Iterator[Answer]:
         yield from _rights(name, host, hello)
         yield from _services(name, plan, hello)
         yield from _stacks(name, plan, session)
+        yield from _checkouts(name, plan, session)
         yield _room(name, hello)
         skew = abs(float(hello.get("now", time.time())) - time.time())
         if skew > CLOCK_SKEW + took:
@@ -271,6 +272,34 @@ def _stacks(name: str, plan: Plan, session: Session) -> Iterator[Answer]:
             yield Answer(name, f"compose ({component})", "failed", found["message"], mend)
         else:
             yield Answer(name, f"compose ({component})", "ok", found["message"])
+
+
+def _checkouts(name: str, plan: Plan, session: Session) -> Iterator[Answer]:
+    """Whether a checkout there can be deployed to, and what its revision is by now."""
+    import contextlib
+
+    from deployguard.artifact.base import ArtifactInvalid
+    from deployguard.plan.order import components_on
+    from deployguard.rollout.releases import open_revision
+    from deployguard.rollout.targets import target_of
+
+    for component in components_on(plan, name):
+        part = plan.components[component]
+        if part.layout != "git":
+            continue
+        subject = f"git ({component})"
+        with contextlib.ExitStack() as stack:
+            try:
+                source = open_revision(plan, component, stack)
+                target = target_of(plan, component, part, source, session.hello)
+                found = session.call("revision", {"transaction": "doctor", "component": target})
+            except ArtifactInvalid as error:
+                yield Answer(name, subject, "failed", "; ".join(error.problems), error.hint)
+            except ActionFailed as error:
+                yield Answer(name, subject, "failed", error.reason, error.hint)
+            else:
+                words = f"{target['source']['revision']} is the commit {found['commit'][:12]}"
+                yield Answer(name, subject, "ok", words)
 
 
 def _room(name: str, hello: dict[str, Any]) -> Answer:

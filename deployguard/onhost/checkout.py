@@ -12,18 +12,15 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
-from deployguard.onhost import byhand, durable, repository, worktree
-from deployguard.onhost.git import Git, GitFailed
+from deployguard.onhost import byhand, emergency, worktree
+from deployguard.onhost.git import Git, GitFailed, legible
 from deployguard.onhost.inspection import View, extent
 from deployguard.onhost.manifest import ROOT, Entry, Manifest
 from deployguard.onhost.places import NotManageable
-from deployguard.onhost.repository import GIT, TAGS
+from deployguard.onhost.repository import GIT
 from deployguard.onhost.revision import Revision
 from deployguard.onhost.system import System
 from deployguard.onhost.tree import scan
-
-#: Emergency tags that a repository keeps, the newest; they cost nothing but the eye.
-TAGS_KEPT = 20
 
 #: How much git lets lie about before it repacks.
 _PATIENCE = {"gc.auto": "6700", "gc.autopacklimit": "50"}
@@ -60,11 +57,12 @@ class Checkout:
 
         ``kept`` is the tree that the host has of the version it goes back to.
         """
-        if kept is not None:
-            files = self._from_history(view, kept)
-        else:
-            files = self._from_revision(view)
-        entries = {entry.path: entry for entry in self._repository(view)}
+        with legible(self.target["path"]):
+            if kept is not None:
+                files = self._from_history(view, kept)
+            else:
+                files = self._from_revision(view)
+            entries = {entry.path: entry for entry in self._repository(view)}
         attributes = worktree.Attributes(
             (self.revision.uid, self.revision.gid), self._given(), view.before
         )
@@ -150,7 +148,9 @@ class Checkout:
             name = entry.path[len(_INSIDE) :]
             left = name in _LEFT or name.endswith(".lock") or entry.kind not in "fdl"
             if inside(entry.path) and not left:
-                found.append(worktree.owned(entry, given))
+                # What another user has left in it, git could not write to as the owner.
+                mine = entry.uid == owner[0]
+                found.append(worktree.owned(entry, given if mine else owner))
         if self._history():
             return found
         fresh = self.revision.place + "/git"
@@ -191,6 +191,10 @@ class Checkout:
 
     def judge(self, view: View, result: Dict[str, Any]) -> None:
         """Put into ``result`` what git knows of the live tree: what would be lost, what moves."""
+        with legible(self.target["path"]):
+            self._judge(view, result)
+
+    def _judge(self, view: View, result: Dict[str, Any]) -> None:
         live, record = self.revision.live, view.record
         deployed = ((record or {}).get("git") or {}).get("commit")
         changed, extra, tracked = self._by_hand(view)
@@ -279,11 +283,8 @@ class Checkout:
         name = self.tag.partition("/")[2]
         if live is not None and live.head is not None:
             git.run("update-ref", "refs/tags/" + self.tag, live.head)
-            kept = _stash(git, live) if save else None
-            if kept is None and save and self._local:
-                kept = live.head
-            if kept is not None:
-                git.run("update-ref", "%s/saved/%s" % (TAGS, name), kept)
+            if save:
+                emergency.save(git, live, name, bool(self._local))
         self._name_what_arrived(git)
         message = "deployguard: %s, deploy %s" % (self.target["version"], name)
         if self.branch:
@@ -292,7 +293,7 @@ class Checkout:
             git.run("update-ref", "-m", message, branch, commit)
         else:
             git.run("update-ref", "--no-deref", "-m", message, "HEAD", commit)
-        _forget_tags(git)
+        emergency.forget(git)
         self._collect(git)
         if not self._history():
             git.run("read-tree", commit)
@@ -330,42 +331,6 @@ class Checkout:
         """Whether the branches of the remote have the names that a clone gives them."""
         live, usual = self.revision.live, "+refs/heads/*:refs/remotes/%s/*" % remote
         return live is None or live.setting("remote.%s.fetch" % remote) == usual
-
-
-def _stash(git: Git, live: repository.Repository) -> Optional[str]:
-    """A stash of what differs from HEAD in the live tree, index and files; ``None`` for nothing.
-
-    Only the new repository gets it: the live one, its index included, is read and no more.
-    """
-    if live.own("index") is None:
-        return None
-    index = git.directory + "/deployguard-index"
-    system = git.system
-    system.run(["cp", "--", live.directory + "/index", index], user=git.user, timeout=60.0)
-    try:
-        made = git.run(
-            "stash", "create", "changed by hand before a deploy",
-            environment={"GIT_INDEX_FILE": index, "GIT_WORK_TREE": live.path},
-        )  # fmt: skip
-    finally:
-        system.run(["rm", "-f", "--", index], user=git.user, timeout=60.0)
-    return made.decode("ascii").strip() or None
-
-
-def _forget_tags(git: Git) -> None:
-    """Keep the newest emergency tags; those of saved changes stay until somebody removes them."""
-    names = git.lines("for-each-ref", "--format=%(refname)", TAGS)
-    ours = sorted(name for name in names if name.count("/") == TAGS.count("/") + 1)
-    for name in ours[:-TAGS_KEPT]:
-        git.run("update-ref", "-d", name)
-
-
-def tag(system: System, path: str, name: str, commit: str) -> None:
-    """Name the commit that is live, before anything moves. May be repeated."""
-    found = repository.Repository(system, path)
-    settings = ("core.logAllRefUpdates=true",)  # `always` would make it a reflog
-    found.git.run("update-ref", "refs/tags/" + name, commit, settings=settings)
-    durable.sync_tree(path)  # git syncs a name since 2.36 only
 
 
 def _with_arrived(found: List[Entry], arrived: Manifest, owner: Tuple[int, int]) -> List[Entry]:

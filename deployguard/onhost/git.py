@@ -9,9 +9,10 @@ comes along; and there is no terminal to ask for a password.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
-from typing import Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from deployguard.onhost.excerpts import last_line
 from deployguard.onhost.places import NotManageable
@@ -51,7 +52,7 @@ _ENVIRONMENT = {
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_TERMINAL_PROMPT": "0",
-    "GIT_ASKPASS": "false",
+    "GIT_ASKPASS": "",  # none, whatever core.askPass says
     "SSH_ASKPASS": "false",
     "GIT_EDITOR": "false",
     "GIT_PAGER": "cat",
@@ -154,6 +155,19 @@ class Git:
         return found
 
 
+@contextlib.contextmanager
+def legible(path: str) -> Iterator[None]:
+    """Raise :class:`NotManageable` where git fails on what a repository has at ``path``."""
+    try:
+        yield
+    except GitFailed as error:
+        raise NotManageable(
+            "git cannot work with %s: %s" % (path, error),
+            "see what is wrong there, as its owner: git -C %s status; git -C %s fsck"
+            % (path, path),
+        ) from error
+
+
 def missing() -> NotManageable:
     """There is no git on this host."""
     return NotManageable(
@@ -203,10 +217,16 @@ def _version(text: str) -> Tuple[int, ...]:
     return tuple(int(part) for part in parts if part.isdigit())
 
 
+#: Git's own words for it; why stands in the line above, in those of ssh.
+_NOT_READ = "fatal: Could not read from remote repository."
+
+
 def _complaint(said: bytes, status: int) -> str:
     """What git said in its own words: the first ``fatal:`` or ``error:``, else the last line."""
-    text = said.decode("utf-8", "replace")
-    for line in text.splitlines():
+    lines = said.decode("utf-8", "replace").splitlines()
+    for number, line in enumerate(lines):
+        if line == _NOT_READ and number and lines[number - 1].strip():
+            return lines[number - 1].strip()
         if line.startswith(("fatal: ", "error: ", "ERROR: ")):
             return line.partition(": ")[2]
-    return last_line(text, 300) or "it ended with status %d" % status
+    return last_line("\n".join(lines), 300) or "it ended with status %d" % status

@@ -252,10 +252,10 @@ class Executor:
             raise ActionError("unknown action %r" % kind)
 
     def _tag(self, action: Action) -> None:
-        from deployguard.onhost import checkout, git, places
+        from deployguard.onhost import emergency, git, places
 
         try:
-            checkout.tag(self._system, action["path"], action["name"], action["commit"])
+            emergency.tag(self._system, action["path"], action["name"], action["commit"])
         except (git.GitFailed, places.NotManageable) as error:
             raise ActionError(str(error)) from error
 

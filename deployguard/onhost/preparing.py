@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional
 
 from deployguard.onhost import durable, settlement
 from deployguard.onhost.checkout import Checkout
+from deployguard.onhost.git import legible
 from deployguard.onhost.journal import Journal
 from deployguard.onhost.places import State, workshop
 from deployguard.onhost.system import System
@@ -43,20 +44,18 @@ class Preparing:
             self._made += [*directories, revision.place]
         for directory in directories:
             durable.make_directory(directory, 0o755)
-        revision.prepare()
-        self._hold(revision.place)
-        self._checkouts[target["name"]] = checkout
-        if target["source"]["from"] == "remote":
-            revision.fetch()
-            lacks = False
-        else:
-            lacks = revision.lacks()
-        live = revision.live
-        return {
-            "commit": revision.commit,
-            "lacks": lacks,
-            "haves": live.tips() if live is not None else [],
-        }
+        with legible(target["path"]):
+            revision.prepare()
+            self._hold(revision.place)
+            self._checkouts[target["name"]] = checkout
+            if target["source"]["from"] == "remote":
+                revision.fetch()
+                lacks = False
+            else:
+                lacks = revision.lacks()
+            live = revision.live
+            haves = live.tips() if live is not None else []
+        return {"commit": revision.commit, "lacks": lacks, "haves": haves}
 
     def take(self, component: str, pieces: Any, digest: str, size: int) -> int:
         """Receive a bundle; how many bytes it had."""

@@ -74,16 +74,31 @@ class Repository:
         self.uid, self.user = _owner(path, self.directory)
         self.git = Git(system, self.directory, self.user, work_tree=path)
         try:
+            self.git.run("rev-parse", "--git-dir")
             self.config = _config(self.git)
         except GitFailed as error:
             raise NotManageable(
                 "%s is not a repository that git can read: %s" % (path, error),
-                "mend it there: git -C %s fsck" % path,
+                "look at HEAD and config in it; git -C %s fsck" % self.directory,
             ) from error
         _refuse_unusual(self)
         self.head = self.git.ask("rev-parse", "-q", "--verify", "HEAD^{commit}")
         branch = self.git.ask("symbolic-ref", "-q", "HEAD")
         self.branch = branch[len("refs/heads/") :] if branch else None
+        if self.head is None:
+            self._refuse_damaged(branch)
+
+    def _refuse_damaged(self, branch: Optional[str]) -> None:
+        """A repository without any commit has no file for its branch: a power cut leaves one."""
+        packed = (self.own("packed-refs") or b"").splitlines()
+        named = branch is None or os.path.lexists(os.path.join(self.directory, branch))
+        if named or any(line.endswith(b" " + os.fsencode(str(branch))) for line in packed):
+            head = os.fsdecode((self.own("HEAD") or b"").strip()[:80])
+            raise NotManageable(
+                'HEAD of %s is "%s", which leads to no commit' % (self.path, head),
+                "the last line of %s/logs/HEAD has it: git -C %s fsck; git update-ref HEAD COMMIT"
+                % (self.directory, self.path),
+            )
 
     def setting(self, key: str) -> Optional[str]:
         """The last value of a setting of the repository's own."""
@@ -149,7 +164,25 @@ def _owner(path: str, directory: str) -> Tuple[int, Optional[str]]:
     uid = os.lstat(path).st_uid
     for part in ("", "config", "HEAD", "objects", "refs"):
         _trusted(os.path.join(directory, part) if part else directory, uid)
-    return uid, git.account(path, uid)
+    user = git.account(path, uid)
+    for part in ("refs/tags", "refs/" + TAGS.partition("/")[2]):
+        _writable(path, os.path.join(directory, part), uid, user)
+    return uid, user
+
+
+def _writable(path: str, name: str, uid: int, user: Optional[str]) -> None:
+    """Raise where the owner cannot make the emergency tag: somebody ran git there as another."""
+    try:
+        info = os.lstat(name)
+    except FileNotFoundError:
+        return
+    if uid in (0, info.st_uid) or info.st_mode & stat.S_IWGRP:
+        return
+    raise NotManageable(
+        "%s belongs to the user id %d: somebody has run git there who does not own the checkout"
+        % (name, info.st_uid),
+        "give it back: chown -R %s: %s/.git" % (user or uid, path),
+    )
 
 
 def _trusted(path: str, uid: int) -> None:

@@ -8,21 +8,20 @@ stays there until the new tree is built, and goes with the transaction.
 from __future__ import annotations
 
 import os
-import re
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from deployguard.onhost import durable, repository
 from deployguard.onhost.blobs import Blob, receive, stored
 from deployguard.onhost.git import Git, GitFailed, account
 from deployguard.onhost.inspection import owner_of
 from deployguard.onhost.places import NotManageable, workshop
+from deployguard.onhost.remote import failed, named
 from deployguard.onhost.repository import Config, Repository
 from deployguard.onhost.system import System
 
 #: What arrives is known by this name in the repository beside the live one, until it has its own.
 TIP = "refs/deployguard/tip"
 
-_OBJECT = re.compile(r"^(?:[0-9a-f]{40}|[0-9a-f]{64})$")
 _FETCHED = "refs/deployguard/fetched"
 _HEADS = "refs/heads/"
 
@@ -126,7 +125,7 @@ class Revision:
         try:
             refs = self._remote_refs(remote)
             self.pushed = self.git.present(refs.values())
-            self.ref = _named(name, refs, remote)
+            self.ref = named(name, refs, remote) or None
             if self.ref is not None:
                 self._fetch(remote, "+%s:%s" % (self.ref, TIP))
             else:
@@ -134,11 +133,7 @@ class Revision:
             self._arrived()
             self.branches = self._whole(refs)
         except GitFailed as error:
-            raise NotManageable(
-                "%s cannot be fetched from %s: %s" % (name, remote, error),
-                "git runs as %s on the host, with that user's keys and no terminal"
-                % (self.git.user or "the user of the connection"),
-            ) from error
+            raise failed(self.git, name, remote, error) from error
 
     def _whole(self, refs: Dict[str, str]) -> Dict[str, str]:
         """The branches of the remote that are here with all of their history."""
@@ -166,7 +161,8 @@ class Revision:
         if found is None:
             raise NotManageable(
                 "%s has no remote %s" % (self.target["path"], remote),
-                "add it there with git remote add, or name another one under git: remote",
+                "name another one under git: remote, or add it there: git -C %s remote add %s %s"
+                % (self.target["path"], remote, wanted or "URL"),
             )
         if wanted and found != wanted:
             raise NotManageable(
@@ -354,39 +350,11 @@ class _Folder:
 
 
 def _owner(target: Dict[str, Any], live: Optional[Repository]) -> Tuple[int, int]:
-    found = owner_of(target, live.path if live is not None else None)
+    path = target["path"]
+    # An empty directory was made for somebody: whose it is has been decided.
+    found = owner_of(target, path if live is not None or os.path.isdir(path) else None)
     assert found is not None, "validation refuses `owner: artifact` for a checkout"
     return found
-
-
-def _named(name: str, refs: Dict[str, str], remote: str) -> Optional[str]:
-    """The full name of a revision at the remote; ``None`` for a commit.
-
-    Raises :class:`NotManageable` for one that is not there, and for one that is two things.
-    """
-    if name in refs:
-        return name
-    found = [ref for ref in ("refs/tags/" + name, "refs/heads/" + name) if ref in refs]
-    if len(found) > 1:
-        raise NotManageable(
-            "%s is a branch and a tag at %s" % (name, remote),
-            "write refs/heads/%s or refs/tags/%s" % (name, name),
-        )
-    if found:
-        return found[0]
-    if _OBJECT.match(name):
-        return None
-    raise NotManageable(
-        "%s has no branch or tag %s" % (remote, name), _like(name, refs) or "push it there first"
-    )
-
-
-def _like(name: str, refs: Dict[str, str]) -> str:
-    import difflib
-
-    names = [ref.partition("/")[2].partition("/")[2] for ref in refs if not ref.endswith("^{}")]
-    close: Sequence[str] = difflib.get_close_matches(name, names, 1)
-    return "did you mean %s?" % close[0] if close else ""
 
 
 def config_text(settings: Config) -> str:

@@ -16,7 +16,7 @@ from deployguard.plan.places import mistake_at
 from deployguard.plan.suggestion import did_you_mean
 from deployguard.rollout.targets import Source, source_of_release
 
-__all__ = ["open_releases"]
+__all__ = ["open_releases", "open_revision"]
 
 #: More refused members than this of one archive are counted, not listed.
 SHOWN = 20
@@ -33,7 +33,7 @@ def open_releases(plan: Plan, stack: contextlib.ExitStack) -> dict[str, Source]:
         artifact = component.artifact
         try:
             if component.layout == "git":
-                sources[name] = _revision(plan, name, stack)
+                sources[name] = open_revision(plan, name, stack)
                 mistakes += _compose_files(plan, name, component, sources[name])
                 mistakes += _ecosystem(plan, name, component, sources[name])
                 continue
@@ -58,8 +58,11 @@ def open_releases(plan: Plan, stack: contextlib.ExitStack) -> dict[str, Source]:
     return sources
 
 
-def _revision(plan: Plan, name: str, stack: contextlib.ExitStack) -> Source:
-    """The revision of a checkout; opened here where it is sent from here."""
+def open_revision(plan: Plan, name: str, stack: contextlib.ExitStack) -> Source:
+    """The revision of a checkout; opened here where it is sent from here.
+
+    Raises :class:`ArtifactInvalid`.
+    """
     git = plan.components[name].git or Git.model_validate({})
     if git.repository is None:
         return Source(plan.version, git=git)

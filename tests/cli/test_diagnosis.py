@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from typing import Any
 
@@ -11,7 +12,7 @@ from deployguard.cli import diagnosis
 from deployguard.plan.load import load
 from deployguard.plan.model import Plan
 from deployguard.transport import registry
-from tests.cli.conftest import Site
+from tests.cli.conftest import Run, Site
 
 
 class Session:
@@ -93,3 +94,31 @@ def test_agent_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {answer.subject: answer for answer in diagnosis.local(None)}
     assert answers["ssh agent"].status == "warning"
     assert "SSH_AUTH_SOCK" in answers["ssh agent"].mend
+
+
+def test_a_checkout(deployguard: Run, site: Site) -> None:
+    """What the revision is, or why there can be no deploy; nothing of the question stays."""
+    folder = site.root / "releases" / "v1"
+    who = ("-c", "user.name=dev", "-c", "user.email=dev@example.com")
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "v1"], ["tag", "v1"]):
+        subprocess.run(["git", "-C", str(folder), *who, *words], check=True)
+    text = site.plan.read_text()
+    source = "layout: git\n    git: {repository: releases/v1}"
+    site.plan.write_text(text.replace('artifact: "releases/{{ version }}"', source))
+    good = deployguard("doctor", site.plan, "--json")
+    assert good.code == 0, good.err
+    (answer,) = [line for line in good.lines if line.get("subject") == "git (web)"]
+    commit = subprocess.check_output(["git", "-C", str(folder), "rev-parse", "v1"], text=True)
+    assert answer["message"] == f"v1 is the commit {commit[:12]}"
+    unknown = deployguard("doctor", site.plan, "--release", "v1.1")
+    assert unknown.code == 1
+    assert "v1.1 is no branch, tag or commit there" in unknown.err and "mean v1?" in unknown.err
+    (site.root / "srv").mkdir()
+    (site.root / "srv" / "server.py").touch()
+    other = deployguard("doctor", site.plan)
+    assert other.code == 1
+    assert "is not a git checkout: there is no .git in it" in other.err
+    assert "layout: in_place" in other.err
+    assert {path.name for path in site.root.iterdir()} == {
+        "host-state", "plan.yaml", "releases", "srv",
+    }  # fmt: skip

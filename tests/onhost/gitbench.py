@@ -66,7 +66,8 @@ class GitBench(Bench):
 
     def clone(self, revision: str, branch: str = BRANCH) -> None:
         """A checkout that somebody made by hand, with its branch at the revision."""
-        git(self.root, "clone", "-q", "--no-hardlinks", "file://" + self.upstream, self.path)
+        options = ("-q", "--no-hardlinks", "--template=")
+        git(self.root, "clone", *options, "file://" + self.upstream, self.path)
         git(self.path, "checkout", "-q", "-B", branch, revision)
 
     def deploy(

@@ -327,13 +327,13 @@ def _struck(tmp_path: Path, every: int) -> Set[str]:
 
 def test_killed_at_some_steps(tmp_path: Path) -> None:
     """Whatever is on its way, the host is wholly old afterwards, its repository too."""
-    assert _struck(tmp_path, every=11) >= {"begun", "armed"}
+    assert _struck(tmp_path, every=17) >= {"begun", "armed"}
 
 
 @pytest.mark.slow
-def test_killed_at_every_step(tmp_path: Path) -> None:
-    """The same at each of them."""
-    assert _struck(tmp_path, every=1) >= {"idle", "begun", "staged", "armed", "prepared"}
+def test_killed_at_every_third_step(tmp_path: Path) -> None:
+    """The same at a third of all steps, some of every state."""
+    assert _struck(tmp_path, every=3) >= {"idle", "begun", "staged", "armed", "prepared"}
 
 
 @pytest.mark.slow

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import stat
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
@@ -136,6 +138,23 @@ def test_save_keeps_all_of_it(tmp_path: Path) -> None:
     assert git(bench.path, "status", "--porcelain") == "MM same.txt"
 
 
+def test_conflicts_cannot_be_saved(tmp_path: Path) -> None:
+    """A stash that did not fit: git makes no stash of that, and nobody guesses what was meant."""
+    bench = live(tmp_path)
+    Path(bench.path, "lib/a").write_text("fixed at night")
+    git(bench.path, "commit", "-q", "-a", "-m", "a fix")
+    popped = subprocess.run(["git", "-C", bench.path, "stash", "pop"], check=False)
+    assert popped.returncode == 1
+    assert looked(bench.deploy("v2"))["drift"]["changed"] == ["lib/a"]
+    deploy = bench.deploy("v2").to("look")
+    words = "has conflicts that nobody has resolved, and git stashes none: lib/a"
+    with pytest.raises(NotManageable, match=words):
+        deploy.participant.stage({"components": ["app"], "save": True})
+    deploy.participant.abort()
+    deploy.close()
+    assert git(bench.path, "status", "--porcelain") == "UU lib/a"
+
+
 # --- where it comes from ------------------------------------------------------------------------
 
 
@@ -173,6 +192,9 @@ def test_a_revision_that_is_not_there(tmp_path: Path) -> None:
     for name, words in (
         ("v22", "origin has no branch or tag v22 (did you mean v2?)"),
         ("release", "origin has no branch or tag release (push it there first)"),
+        ("origin/main", "has no branch or tag origin/main (write main, as it is called there)"),
+        ("HEAD", "no branch or tag HEAD (name a branch or a tag: HEAD is another one in"),
+        ("abc1234", "no branch or tag abc1234 (a commit is named by its whole hash: git rev-parse"),
         ("f" * 40, "origin has no commit ffff"),
         ("v3.0", "v3.0 is a branch and a tag at origin (write refs/heads/v3.0 or "),
     ):
@@ -191,6 +213,56 @@ def test_a_remote_that_does_not_answer(tmp_path: Path) -> None:
     assert "origin of %s is file://" % bench.path in refused(bench.deploy("v2"))
     bench.source.update(remote="fork", url=None)
     assert "has no remote fork" in refused(bench.deploy("v2"))
+
+
+class _Closed(http.server.BaseHTTPRequestHandler):
+    """A server that gives nothing away without a password."""
+
+    def do_GET(self) -> None:
+        self.send_response(401)
+        self.send_header("WWW-Authenticate", 'Basic realm="git"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_remote_that_asks_for_a_password(tmp_path: Path) -> None:
+    """Nobody waits for one; who has to get a key, or a credential helper, is said."""
+    bench = live(tmp_path)
+    git(bench.path, "config", "core.askPass", "false")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Closed) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = "http://127.0.0.1:%d/shop.git" % server.server_port
+        git(bench.path, "remote", "set-url", "origin", url)
+        bench.source["url"] = url
+        said = refused(bench.deploy("v2"))
+        server.shutdown()
+    assert "v2 cannot be fetched from origin: git ls-remote: could not read Username for" in said
+    assert "it asks for a password, and nobody is there to type one: let" in said
+
+
+@pytest.mark.parametrize(
+    ("said", "words", "mend"),
+    [
+        ("git@h: Permission denied (publickey).", "git@h: Permission denied (publickey).", "a key"),
+        ("Host key verification failed.", "Host key verification failed.", "known_hosts"),
+        ("ssh: Could not resolve hostname h: unknown", "Could not resolve hostname", "keys"),
+    ],
+)
+def test_what_ssh_says(tmp_path: Path, said: str, words: str, mend: str) -> None:
+    """The line of ssh, which has the cause, and not that of git, which has none."""
+    bench = live(tmp_path)
+    ssh = Path(bench.root, "ssh")
+    ssh.write_text("#!/bin/sh\necho '%s' >&2\nexit 255\n" % said)
+    ssh.chmod(0o755)
+    git(bench.path, "config", "core.sshCommand", str(ssh))
+    git(bench.path, "remote", "set-url", "origin", "ssh://git@h/shop")
+    bench.source["url"] = None
+    found = refused(bench.deploy("v2"))
+    assert "v2 cannot be fetched from origin: git ls-remote: " in found
+    assert words in found and mend in found and "Could not read from" not in found
 
 
 def test_a_commit_by_its_hash(tmp_path: Path) -> None:
@@ -319,6 +391,16 @@ def test_unusual_checkouts(
     assert words in refused(bench.deploy("v2"))
 
 
+@pytest.mark.parametrize("source", [{}, {"from": "bundle"}], ids=["remote", "bundle"])
+@pytest.mark.parametrize("part", ["HEAD", "index", "refs/heads/main", "packed-refs"])
+def test_a_damaged_repository(tmp_path: Path, source: Dict[str, Any], part: str) -> None:
+    """Git's own word for it, where it is, and where to look; not an error of ours."""
+    bench = live(tmp_path, source=source)
+    Path(bench.path, ".git", part).write_bytes(b"DIRC, and then nothing")
+    said = refused(bench.deploy("v2"))
+    assert bench.path in said and "fsck" in said
+
+
 def test_no_git_on_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One sentence, and what to install."""
     bench = live(tmp_path)
@@ -426,6 +508,47 @@ def test_git_runs_as_the_owner(tmp_path: Path) -> None:
     assert deploy.restore()["verified"]
     deploy.close()
     assert bench.world() == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners differ")
+@pytest.mark.parametrize("source", [{}, {"from": "bundle"}], ids=["remote", "bundle"])
+def test_what_root_has_left_in_it(tmp_path: Path, source: Dict[str, Any]) -> None:
+    """Somebody pulled as root once: the new repository is the owner's, the old one as it was."""
+    os.chmod(str(tmp_path), 0o755)
+    bench = live(tmp_path, source=dict(source, branch=BRANCH))
+    subprocess.run(["chown", "-R", "nobody", bench.path], check=True)
+    subprocess.run(["chown", "-R", "nobody", bench.upstream], check=True)
+    Path(bench.path, ".git/FETCH_HEAD").touch()
+    objects = [str(path) for path in Path(bench.path, ".git/objects").glob("??")]
+    names = ("index", "logs/HEAD", "refs/heads", "refs/heads/main", "FETCH_HEAD")
+    for path in [*objects, *("%s/.git/%s" % (bench.path, name) for name in names)]:
+        os.chown(path, 0, 0)
+    before, said = bench.world(), bench.says()
+    deploy = bench.deploy("v2").to("switch")
+    assert {os.lstat(path).st_uid for path in Path(bench.path, ".git").rglob("*")} == {65534}
+    assert deploy.restore()["verified"]
+    deploy.close()
+    assert bench.world() == before and bench.says() == said
+    os.chown(bench.path + "/.git/refs/tags", 0, 0)
+    words = "refs/tags belongs to the user id 0: somebody has run git there who does not own the"
+    said_then = refused(bench.deploy("v2"))
+    assert words in said_then and "chown -R nobody: %s/.git" % bench.path in said_then
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners differ")
+def test_an_empty_directory_of_somebody(tmp_path: Path) -> None:
+    """Made for the owner of the checkout to be: git runs as that user, who gets the files."""
+    os.chmod(str(tmp_path), 0o755)
+    bench = GitBench(str(tmp_path), source={"branch": BRANCH})
+    bench.commit("v1")
+    subprocess.run(["chown", "-R", "nobody", bench.upstream], check=True)
+    os.makedirs(bench.path)
+    os.chown(bench.path, 65534, 65534)
+    os.chmod(bench.path, 0o750)
+    bench.release("v1").close()
+    assert {os.lstat(path).st_uid for path in Path(bench.path).rglob("*")} == {65534}
+    top = os.lstat(bench.path)
+    assert (top.st_uid, stat.S_IMODE(top.st_mode)) == (65534, 0o750)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners differ")
