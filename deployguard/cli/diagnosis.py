@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from deployguard.errors import ActionFailed, HostFailure
+from deployguard.errors import ActionFailed, HostFailure, UsageError
 
 if TYPE_CHECKING:
     from deployguard.plan.model import Host, Plan
@@ -54,6 +54,7 @@ def local(plan: Plan | None) -> Iterator[Answer]:
     if plan is not None:
         yield from _environment(plan)
         yield from _known_hosts(plan)
+        yield from _snapshots(plan)
 
 
 def _packages() -> Answer:
@@ -187,6 +188,23 @@ def _known_hosts(plan: Plan) -> Iterator[Answer]:
                 message,
                 mend if strict else "the first connect adds it",
             )
+
+
+def _snapshots(plan: Plan) -> Iterator[Answer]:
+    """Whether the store lets us in, and the newest snapshot opens with the key."""
+    if plan.snapshots is None:
+        return
+    from deployguard.snapshots.opening import open_vault
+
+    try:
+        vault = open_vault(plan)
+        count = len(vault.ids())
+        newest = f", the newest {vault.snapshot().id}" if count else ""
+    except UsageError as error:
+        status: Literal["failed", "warning"] = "failed" if plan.snapshots.required else "warning"
+        yield Answer("here", "snapshots", status, error.message, error.hint)
+        return
+    yield Answer("here", "snapshots", "ok", f"{vault.address} has {count}{newest}")
 
 
 def host(name: str, host: Host, plan: Plan) -> Iterator[Answer]:

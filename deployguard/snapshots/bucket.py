@@ -19,8 +19,8 @@ __all__ = ["BucketStore"]
 #: Larger objects travel in parts, whose checksums are no checksum of the whole.
 _ONE_PUT = 64 * 1024 * 1024
 _CONNECT_SECONDS = 5
-_READ_SECONDS = 30
-_ATTEMPTS = 3
+_READ_SECONDS = 20
+_ATTEMPTS = 2
 _GONE = ("NoSuchKey", "404", "NotFound")
 _MENDS = {
     "NoSuchBucket": "make the bucket, or mend its name in the plan",

@@ -26,6 +26,7 @@ from deployguard.response.history import Estimate, Past
 from deployguard.response.options import Option
 from deployguard.rollout.outcome import PHASES, Event, Finding, HostOutcome, Outcome
 from deployguard.rollout.preview import ComponentPreview, HostPreview, Preview
+from deployguard.rollout.taken import Taken
 
 pytestmark = pytest.mark.docs
 
@@ -68,6 +69,7 @@ def test_generated_pages_are_current(name: str) -> None:
         LogSeen,
         ErrorKind,
         Past,
+        Taken,
         Option,
         Estimate,
     ],

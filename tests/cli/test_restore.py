@@ -175,6 +175,9 @@ def test_lists_and_words(deployguard: Run, site: Site, lost: dict[str, tuple[Any
     assert one["id"] in listed.err and "key " in listed.err
     (whole,) = deployguard("snapshots", "verify", site.plan, "--json").lines
     assert whole["verified"] and whole["id"] == one["id"]
+    doctor = deployguard("doctor", site.plan, "--here", "--json")
+    answers = [line for line in doctor.lines if line.get("subject") == "snapshots"]
+    assert [(each["status"], one["id"] in each["message"]) for each in answers] == [("ok", True)]
     store = site.root / "store"
     for arguments, said in (
         (["--from", f"{store}@20250101"], "there is no snapshot 20250101"),

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,6 +90,43 @@ def test_a_deploy_that_fails_is_rescued_all_the_same(
     assert ids(site) == first
 
 
+#: Runs a command line, and is killed at the object of this number.
+KILLED = """
+import os, signal, sys
+from deployguard.cli import main
+from deployguard.snapshots.directory import DirectoryStore
+left, real = int(sys.argv[1]), DirectoryStore.put
+def put(*arguments):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(*arguments)
+DirectoryStore.put = put
+sys.exit(main.run(sys.argv[2:]))
+"""
+
+
+def test_killed_in_the_middle_of_an_upload(deployguard: Run, site: Site, store: Path) -> None:
+    """No snapshot, and v1 goes on serving; the next run takes one, of what is live."""
+    assert deployguard("apply", site.plan).code == 0
+    site.release("v2")
+    words = [sys.executable, "-c", KILLED, "2", "apply", str(site.plan), "--release", "v2"]
+    killed = subprocess.run(words, check=False, capture_output=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert ids(site) == [] and [path for path in store.rglob("*") if path.is_file()]
+    assert (site.root / "srv" / "current" / "VERSION").read_text() == "v1"
+    # Its host program may still be dropping what it had staged.
+    until = time.monotonic() + 60
+    while (code := deployguard("apply", site.plan, "--release", "v2").code) == 6:
+        assert time.monotonic() < until
+    assert code == 0
+    vault = open_vault(load(site.plan, local_files=False))
+    assert vault.snapshot().versions() == ["v1"]
+    for digest, size in vault.needs(vault.snapshot()).values():
+        assert len(b"".join(vault.content(digest, size, vault.key))) == size
+
+
 def test_a_store_that_is_away_is_a_warning(deployguard: Run, site: Site, store: Path) -> None:
     """The deploy goes on; what went wrong and the mend are in its outcome."""
     assert deployguard("apply", site.plan).code == 0
@@ -109,6 +150,7 @@ def test_a_snapshot_that_is_required(deployguard: Run, site: Site, store: Path) 
     assert deployguard("apply", site.plan, "--release", "v2").code == 0
     store.rename(site.root / "gone")
     site.release("v3")
+    assert "FAIL  here         snapshots" in deployguard("doctor", site.plan, "--here").err
     done = deployguard("apply", site.plan, "--release", "v3")
     assert done.code == 5, done.err
     assert "there is no snapshot of what is live" in done.err and "required: false" in done.err

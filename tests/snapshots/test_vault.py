@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -354,6 +355,15 @@ def test_a_server_that_is_gone(bucket: Bucket) -> None:
     vault = Vault(store, _plain(), "shop", "prod")  # type: ignore[arg-type]
     with pytest.raises(StoreAway, match="cannot be reached"):
         vault.ids()
+
+
+def test_a_server_that_says_nothing(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the connection and never answers: it is given up."""
+    monkeypatch.setattr("deployguard.snapshots.bucket._READ_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = BucketStore(bucket.name, "", endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(StoreAway, match="cannot be reached"):
+            Vault(store, _plain(), "shop", "prod").ids()  # type: ignore[arg-type]
 
 
 def test_a_large_object_in_parts(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
