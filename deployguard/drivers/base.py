@@ -11,6 +11,7 @@ tells the whole contract, :mod:`deployguard.testing.conformance` tests it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -62,10 +63,13 @@ class Site:
         """The live tree as services see it."""
         return self.live
 
-    @property
-    def service_stem(self) -> str:
-        """Where the pid file and log of a supervised program stand, without the ending."""
-        return f"{self.state}/services/{self.component}"
+    def service_stem(self, path: str) -> str:
+        """Where the host keeps what it must know of the component's service, without the ending.
+
+        ``path`` is the component's: another plan may have a component of the same name there.
+        """
+        mark = hashlib.sha256(path.encode()).hexdigest()[:8]
+        return f"{self.state}/services/{self.component}-{mark}"
 
 
 @dataclass(frozen=True)

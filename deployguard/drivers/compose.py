@@ -14,7 +14,6 @@ were.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -262,9 +261,7 @@ def _is_1(version: str) -> bool:
 
 
 def _record(component: Component, site: Site) -> str:
-    """Of this path: another plan may have a component of the same name on the host."""
-    mark = hashlib.sha256(component.path.encode()).hexdigest()[:8]
-    return f"{site.service_stem}-{mark}.stack"
+    return f"{site.service_stem(component.path)}.stack"
 
 
 def _live(component: Component) -> str:

@@ -19,7 +19,13 @@ class ProcessDriver:
     name = "process"
 
     def observe(self, component: Component, site: Site) -> list[dict[str, Any]]:
-        return [{"field": "process", "kind": "process", "pid_file": f"{site.service_stem}.pid"}]
+        return [
+            {
+                "field": "process",
+                "kind": "process",
+                "pid_file": _pid_file(component, site),
+            }
+        ]
 
     def files(self, component: Component) -> dict[str, ManagedFile]:
         return {}
@@ -28,7 +34,7 @@ class ProcessDriver:
         service = _service(component)
         stop: Action = {
             "act": "terminate",
-            "pid_file": f"{site.service_stem}.pid",
+            "pid_file": _pid_file(component, site),
             "signal": service.stop_signal,
             "timeout": service.stop_timeout,
         }
@@ -37,8 +43,8 @@ class ProcessDriver:
             "argv": list(service.argv),
             "env": dict(service.env),
             "cwd": service.directory or site.working_directory,
-            "log": f"{site.service_stem}.log",
-            "pid_file": f"{site.service_stem}.pid",
+            "log": f"{site.service_stem(component.path)}.log",
+            "pid_file": _pid_file(component, site),
         }
         stopping = []
         if self.running(observed):
@@ -51,8 +57,8 @@ class ProcessDriver:
     def process_probe(self, component: Component, site: Site) -> dict[str, Any]:
         return {
             "driver": "process",
-            "pid_file": f"{site.service_stem}.pid",
-            "log": f"{site.service_stem}.log",
+            "pid_file": _pid_file(component, site),
+            "log": f"{site.service_stem(component.path)}.log",
         }
 
     def running(self, observed: Observation) -> bool:
@@ -60,6 +66,10 @@ class ProcessDriver:
 
     def titles(self, component: Component) -> list[str]:
         return [_service(component).argv[0]]
+
+
+def _pid_file(component: Component, site: Site) -> str:
+    return f"{site.service_stem(component.path)}.pid"
 
 
 def _service(component: Component) -> ProcessService:

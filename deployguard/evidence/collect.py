@@ -44,8 +44,6 @@ def collectors_for(
     for name, component in components.items():
         site = sites[name]
         manager = driver_of(component).process_probe(component, site)
-        if manager.get("driver") == "process":
-            manager = {**manager, "log": f"{site.service_stem}.log"}
         ignore = component.ignore
         found += component_collectors(name, site.tree, manager, ignore=ignore)
     evidence = plan.rescue.evidence

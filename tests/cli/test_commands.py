@@ -10,7 +10,7 @@ import pytest
 
 from deployguard import api
 from deployguard.rollout.preview import ComponentPreview, HostPreview, Preview
-from tests.cli.conftest import Run, Site
+from tests.cli.conftest import Run, Site, a_site
 
 BROKEN = 'raise SystemExit("no configuration")\n'
 
@@ -256,3 +256,18 @@ def test_doctor_finds_what_is_missing(deployguard: Run, site: Site) -> None:
     assert found["web1", "connect"] == "failed"
     assert f"mend: chmod 600 {key}" in ran.err
     assert deployguard("doctor", site.plan, "--here", "--json").lines[-1]["failed"] == 1
+
+
+def test_two_plans_with_a_component_of_one_name(
+    deployguard: Run, site: Site, tmp_path: Path
+) -> None:
+    """What the host keeps of one service is not taken for the other's: nobody stops that one."""
+    assert deployguard("apply", site.plan).code == 0
+    with a_site(tmp_path / "other") as other:
+        text = other.plan.read_text()
+        other.plan.write_text(text.replace(f"{other.root}/host-state", f"{site.root}/host-state"))
+        assert deployguard("apply", other.plan).code == 0
+        assert '"v1"' in served(site) and '"v1"' in served(other)
+        failed = deployguard("apply", other.plan, "--release", other.release("v2", BROKEN))
+        assert failed.code == 3, failed.err
+        assert '"v1"' in served(site) and '"v1"' in served(other)

@@ -17,6 +17,12 @@ def asks(site: Site, options: str = "") -> None:
     site.plan.write_text(text.replace("    checks:\n", CHECK.format(options=options), 1))
 
 
+def running(site: Site) -> int:
+    """The process that the host program supervises."""
+    (file,) = (site.root / "host-state" / "services").glob("web-*.pid")
+    return int(json.loads(file.read_text())["pid"])
+
+
 def served(site: Site) -> str:
     """The version that answers."""
     with urllib.request.urlopen(f"http://127.0.0.1:{site.port}/", timeout=5) as answer:
@@ -35,14 +41,14 @@ def test_refused_with_the_file_and_the_module(deployguard: Run, site: Site) -> N
     """Exit code 5; v1 was never stopped, and nothing is left of v2."""
     asks(site)
     assert deployguard("apply", site.plan).code == 0
-    pid = json.loads((site.root / "host-state/services/web.pid").read_text())["pid"]
+    pid = running(site)
     refused = deployguard("apply", site.plan, "--release", lacking(site), "--json")
     assert refused.code == 5, refused.err
     assert "here: imports: web: server.py:1 needs telemetry from shop" in refused.err
     assert "nothing was touched" in refused.err
     assert refused.lines[-1]["status"] == "refused"
     assert served(site) == "v1"
-    assert json.loads((site.root / "host-state/services/web.pid").read_text())["pid"] == pid
+    assert running(site) == pid
     assert [path.name for path in (site.root / "srv/releases").iterdir()] == ["v1"]
     assert deployguard("apply", site.plan, "--release", "v1").code == 0
 

@@ -42,7 +42,6 @@ def process_case(directory: Path, layout: str = "releases") -> DriverCase:
     """A program that the host program supervises on this machine."""
     host = _here(directory)
     number = services.port()
-    pid_file = directory / "state" / "services" / "app.pid"
     service = {
         "process": {
             "argv": [sys.executable, "server.py", str(number)],
@@ -52,7 +51,7 @@ def process_case(directory: Path, layout: str = "releases") -> DriverCase:
     }
 
     def stop() -> None:
-        if pid_file.exists():
+        for pid_file in (directory / "state" / "services").glob("app-*.pid"):
             _kill(int(json.loads(pid_file.read_text())["pid"]))
 
     return DriverCase(

@@ -93,7 +93,7 @@ def test_a_plan_bounds_its_collectors() -> None:
     ids = [collector["id"] for collector in found]
     assert ids[-4:] == ["backend/service-log", "backend/pid-file", "backend/tree", "pages/tree"]
     assert ids[0] == "host/facts" and len(ids) == len(set(ids))
-    assert found[-4]["path"] == "/var/lib/deployguard/services/backend.log"
+    assert found[-4]["path"] == sites["backend"].service_stem("/srv/backend") + ".log"
     assert found[-2]["path"] == "/srv/backend/new"
     assert found[-2]["ignore"] == ["**/__pycache__", "**/*.pyc"]
     assert found[0]["paths"] == ["/", "/srv/backend", "/srv/pages"]
