@@ -13,7 +13,9 @@ from deployguard.cli.moments import read_moment
 from deployguard.cli.options import common
 
 if TYPE_CHECKING:
+    from deployguard.incidents.book import Book
     from deployguard.incidents.machine import Event
+    from deployguard.incidents.record import Incident
 
 __all__ = [
     "ack_command",
@@ -55,8 +57,24 @@ def _move(
 ) -> int:
     book = open_book(who(by))
     incident, text = parts(book, words)
-    tell(console, book.move(incident.id, event, text, at=at, cause=cause, fix=fix))
+    incident = book.move(incident.id, event, text, at=at, cause=cause, fix=fix)
+    tell(console, incident)
+    if event in ("resolve", "close", "cancel"):
+        _remind(console, book, incident)
     return 0
+
+
+def _remind(console: Console, book: Book, incident: Incident) -> None:
+    """What limits the damage of something that is over limits only what is well."""
+    entries = book.lookup.timeline(incident.id)
+    if not any(entry.kind == "containing" for entry in entries):
+        return
+    from deployguard.response.containment import in_force
+
+    left = ", ".join(one.step for one in in_force(entries) if one.undo)
+    if left:
+        undo = f"`deployguard incident respond PLAN {incident.id} --undo`"
+        console.say(f"still in force: {left}; {undo} takes it back", fg="yellow")
 
 
 @click.command("ack")

@@ -273,6 +273,10 @@ def _hotfix(assessment: Assessment, history: History, candidate: Candidate, bega
         )
     found = estimate((one.downtime for one in deploys), "deploy")
     words = "from the stop of the services until the checks have passed, on each host"
+    restores = estimate((one.restored for one in deploys), "restore")
+    if restores.median is not None:
+        back = f"{_span(restores.median)} (median of {restores.n})"
+        words += f"; if it fails, what runs now was back within {back}"
     return Option(
         "hotfix",
         f"deploy {candidate.version}" if candidate.version else "deploy a version with a fix",

@@ -35,8 +35,10 @@ def target(assessment: Assessment, to: str | None = None) -> WayBack:
     refused = []
     for host in assessment.hosts:
         for one in host.live:
-            if one.previous:
-                found.setdefault(one.previous[0], []).append(host.host)
+            # The same version may have been deployed again, over a change by hand.
+            older = next((version for version in one.previous if version != one.version), None)
+            if older is not None:
+                found.setdefault(older, []).append(host.host)
             else:
                 refused.append(f"{host.host} has no earlier version of {one.component}")
         if not host.live and not host.error:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -153,12 +155,39 @@ def test_mitigation_that_does_not_help(broken: Site, deployguard: Run) -> None:
     assert (broken.root / "quiet").exists() and (broken.root / "maintenance").exists()
     assert not (broken.root / "backups").exists()
     assert "still in force: maintenance, quieter" in ran.err
+    # Whoever says that it is over is reminded.
+    over = deployguard("incident", "resolve", "--cause", "a token")
+    assert (over.code, "still in force: maintenance, quieter" in over.err) == (0, True)
+    (record,) = deployguard("incident", "list", "--all", "--json").lines
     broken.plan.write_text(broken.plan.read_text().partition("\nrespond:")[0])
-    undone = deployguard("incident", "respond", broken.plan, "--undo")
+    undone = deployguard("incident", "respond", broken.plan, record["id"], "--undo")
     assert undone.code == 0, undone.err
     assert not (broken.root / "quiet").exists() and not (broken.root / "maintenance").exists()
-    again = deployguard("incident", "respond", broken.plan, "--undo")
+    again = deployguard("incident", "respond", broken.plan, record["id"], "--undo")
     assert (again.code, "nothing is in force" in again.err) == (0, True)
+
+
+def test_killed_in_the_middle_of_a_step(site: Site, deployguard: Run) -> None:
+    """What was begun is in the timeline before it is done, so it is found and taken back."""
+    root = site.root
+    kill = f"touch {root}/closed; kill -9 $(cat {root}/pid)"
+    step = {"name": "close", "run": ["sh", "-c", kill], "undo": ["rm", f"{root}/closed"]}
+    text = json.dumps({"contain": [step]})
+    site.plan.write_text(site.plan.read_text() + f"respond: {text}\n")
+    words = f"echo $$ > {root}/pid; exec {sys.executable} -m deployguard "
+    words += f"incident respond {site.plan} --open critical down --choose none --yes"
+    killed = subprocess.run(["sh", "-c", words], check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    (record,) = deployguard("incident", "list", "--json").lines
+    assert [kind for kind, _ in entries(deployguard, record["id"])][-1] == "containing"
+    # The program on the host ends its command without us; only then is there anything to undo.
+    deadline = time.monotonic() + 60
+    while not (root / "closed").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    undone = deployguard("incident", "respond", site.plan, "--undo")
+    assert undone.code == 0, undone.err
+    assert not (root / "closed").exists()
 
 
 def test_a_person_chooses(broken: Site, deployguard: Run) -> None:

@@ -189,6 +189,11 @@ def test_a_hotfix_needs_a_release() -> None:
     rows = [row(1, "v1", None), row(2, "v2", "v1"), row(3, "v3", "v2", "rolled_back")]
     failed = computed(history=history_of(rows))["hotfix"]
     assert "v3 failed here before: txn-003" in failed.contra
+    restored = row(
+        3, "v3", "v2", "rolled_back", seconds={"switch": 1.0, "check": 1.0, "restore": 4.0}
+    )
+    back = computed(history=history_of([*rows[:2], restored]))["hotfix"]
+    assert "what runs now was back within 8 s (median of 1)" in back.downtime_words
     timed = computed(history=dataclasses.replace(HISTORY, fixes=(600.0, 1800.0, 7200.0)))["hotfix"]
     assert any("3 incidents here a new version was live 30 min later" in t for t in timed.contra)
 
