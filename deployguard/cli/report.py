@@ -26,7 +26,7 @@ __all__ = ["command"]
 )
 @common
 def command(console: Console, transaction: str | None, output: Path | None) -> int:
-    """Draw a transaction of this machine as one page of HTML.
+    """Draw a transaction as one page to look at.
 
     When what happened on which host, the first failing signal, the health of every check over
     time, what changed, the proof of the restore, and links to the evidence. TXN is its id or the

@@ -35,7 +35,7 @@ _SHORTEST = 16
 )
 @common
 def command(console: Console, port: int, token_file: Path | None) -> int:
-    """Show history, live transactions, incidents, metrics and evidence in a browser.
+    """Show history, incidents and metrics in a browser, on localhost.
 
     On 127.0.0.1 only, for this user only, and read-only unless it is started with a token. From
     another machine: ssh -L 8377:127.0.0.1:8377 HOST. Needs: pip install 'deployguard[serve]'
