@@ -251,14 +251,21 @@ def _transact(
             journal.end(run.context.transaction, redaction.outcome(refused).as_dict())
             raise
     # From here on the deploy is over: what goes wrong with a report is a note in the outcome.
-    outcome = forensics.seal(outcome)
+    # It is on record before anybody is told, which may take a while, and again with who was told.
+    outcome = _ended(journal, redaction.outcome(forensics.seal(outcome)))
     outcome = redaction.outcome(reporting.report(outcome, plan, journal, listen, redaction))
+    return _ended(journal, outcome)
+
+
+def _ended(journal: Store, outcome: Outcome) -> Outcome:
+    """Record how it ended, and what is owed to hosts."""
     try:
         journal.owe(outcome.transaction, _owed(outcome))
         journal.end(outcome.transaction, outcome.as_dict())
     except JournalUnavailable as error:
-        errors = (*outcome.report_errors, error.message)
-        outcome = dataclasses.replace(outcome, report_errors=errors)
+        if error.message not in outcome.report_errors:
+            errors = (*outcome.report_errors, error.message)
+            outcome = dataclasses.replace(outcome, report_errors=errors)
     return outcome
 
 

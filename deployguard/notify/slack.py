@@ -8,7 +8,7 @@ and may then post one message twice. A webhook can be asked nothing, so the same
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from deployguard.delivery import Rejected, Undelivered
@@ -23,6 +23,9 @@ __all__ = ["Slack"]
 MOST_BLOCK = 3000
 #: What it takes in ``text`` before it is cut.
 MOST_TEXT = 4000
+
+#: How far back a message is looked for, in pages of a hundred.
+MOST_PAGES = 10
 
 EVENT = "deployguard_notification"
 
@@ -132,13 +135,19 @@ class _Api:
             raise Undelivered("Slack answered without the time stamp of the message")
         return ts
 
-    def messages(self, method: str, query: Mapping[str, str]) -> list[dict[str, Any]]:
+    def messages(self, method: str, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         """Messages of a channel or a thread; none where the token may not read them."""
-        try:
-            found = self._call("GET", method, query=query).get("messages")
-        except Rejected:
-            return []
-        return [one for one in found or () if isinstance(one, dict)]
+        asked = dict(query)
+        for _ in range(MOST_PAGES):
+            try:
+                page = self._call("GET", method, query=asked)
+            except Rejected:
+                return
+            yield from (one for one in page.get("messages") or () if isinstance(one, dict))
+            cursor = (page.get("response_metadata") or {}).get("next_cursor")
+            if not cursor:
+                return
+            asked["cursor"] = str(cursor)
 
     def _call(self, verb: str, method: str, **options: Any) -> dict[str, Any]:
         answer = self._caller.request(

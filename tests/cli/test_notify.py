@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from deployguard.notify import http
 from tests.cli.conftest import Run, Site
+from tests.notify.peer import Answer, Request
 from tests.notify.providers import PagerDutyPeer, SlackPeer
 
 BROKEN = 'raise SystemExit("no configuration")\n'
@@ -68,11 +72,26 @@ def test_a_deploy_that_fails_and_the_night_after_it(
     assert [change["summary"] for change in pagerduty.changes] == ["demo v1 was deployed to test"]
 
     told.release("v2", BROKEN)
+    on_record: list[str] = []
+    answer = slack.answer
+
+    def look(request: Request) -> Answer:
+        with sqlite3.connect(Path(os.environ["DEPLOYGUARD_STATE"]) / "journal.db") as journal:
+            on_record.extend(
+                row[0] for row in journal.execute("SELECT status FROM transactions ORDER BY id")
+            )
+        return answer(request)
+
+    slack.answer = look  # type: ignore[method-assign]
     failed = deployguard("apply", told.plan, "--release", "v2", "--json")
     assert failed.code == 3
     (outcome,) = [line for line in failed.lines if line["type"] == "outcome"]
     assert outcome["report_errors"] == []
     assert "told ops: opened" in failed.err
+    # Nobody was told before the old version was back, and that was on record.
+    assert on_record == ["committed", "rolled_back"]
+    slack.answer = answer  # type: ignore[method-assign]
+    assert min(request.at for request in slack.requests) >= outcome["ended_at"]
     assert titles(slack) == ["[high] demo v2 failed in test"]
     assert outcome["incident"] in slack.messages[0]["text"]
     assert pagerduty.alerts == []
@@ -109,7 +128,6 @@ def test_what_waits_is_sent_by_the_next(
 ) -> None:
     """No token when it happened: the summary says so, the exit code stays, `flush` sends it."""
     monkeypatch.delenv("SLACK_TOKEN")
-    told.plan.write_text(told.plan.read_text().replace('url}"}', 'url}"}, deadline: 1s'))
     opened = deployguard("incident", "open", "high", "API down", "--plan", told.plan)
     assert opened.code == 0
     assert "ops waits: opened" in opened.err

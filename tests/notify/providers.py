@@ -70,6 +70,7 @@ _HISTORY = _object(
     include_all_metadata={"enum": ["true", "false"]},
     limit={"type": "string", "pattern": r"^\d{1,3}$"},
     oldest={"type": "string", "pattern": r"^\d+\.\d{6}$"},
+    cursor=TEXT,
 )
 
 
@@ -86,6 +87,7 @@ class SlackPeer(Peer):
         #: What is said to the next posts, with status 200 as Slack does.
         self.errors: list[str] = []
         self.may_read = True
+        self.page_size = 100
         self._numbers = itertools.count(1)
 
     def answer(self, request: Request) -> Answer:
@@ -109,7 +111,18 @@ class SlackPeer(Peer):
             )
         thread = request.query.get("ts")
         found = [m for m in self.messages if m.get("thread_ts") == thread or m["ts"] == thread]
-        return Answer(200, {"ok": True, "messages": found, "has_more": False})
+        start = int(request.query.get("cursor") or 0)
+        page = found[::-1] if thread is None else found  # a channel newest first, a thread oldest
+        more = str(start + self.page_size) if start + self.page_size < len(page) else ""
+        return Answer(
+            200,
+            {
+                "ok": True,
+                "messages": page[start : start + self.page_size],
+                "has_more": bool(more),
+                "response_metadata": {"next_cursor": more},
+            },
+        )
 
     def _post(self, request: Request) -> Answer:
         if self.errors:

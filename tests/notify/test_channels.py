@@ -225,7 +225,6 @@ def test_a_slow_provider_costs_no_more_than_the_deadline(
     book_of(journal, clock).open(opening())
     (told,) = flush(journal, clock=clock)
     assert told.state == "pending"
-    assert told.said
     place.peer.released.set()
     place.peer.faults.clear()
     monkeypatch.setattr(http, "TIMEOUT", 5.0)
@@ -260,7 +259,7 @@ def test_a_secret_that_is_not_there(
 ) -> None:
     """The message waits, and says what is missing; where it is there, it is sent."""
     clock = Clock(time.time())
-    keep(journal, place.settings(deadline=0.5))
+    keep(journal, place.settings())
     for name in place.environ:
         monkeypatch.delenv(name)
     book_of(journal, clock).open(opening())

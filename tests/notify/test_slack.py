@@ -72,6 +72,17 @@ def test_a_lost_answer(place: Place, in_thread: bool) -> None:
 
 
 @slack
+def test_a_busy_channel(place: Place) -> None:
+    """What others wrote meanwhile is read past, page by page."""
+    place.peer.page_size = 2
+    send(place, message())
+    for number in range(5):
+        send(place, message(key=f"k/{number}"))
+    send(place, message(), again=True)
+    assert len(place.peer.messages) == 6
+
+
+@slack
 def test_a_token_that_may_not_read(place: Place) -> None:
     """It says so in the documents: the message is posted again rather than not at all."""
     place.peer.may_read = False
