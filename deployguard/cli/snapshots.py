@@ -129,3 +129,5 @@ def _lines(one: Taken) -> Iterator[tuple[str, str | None]]:
     for host, components in (one.hosts or {}).items():
         words = ", ".join(f"{name} {version}" for name, version in components.items())
         yield f"  {host}: {words}", None
+    if one.hint:
+        yield f"  hint: {one.hint}", None

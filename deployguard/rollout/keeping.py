@@ -8,6 +8,8 @@ record is written last, and by whom all hosts have been asked. Nothing of it is 
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import tempfile
 import threading
 import time
@@ -38,6 +40,8 @@ BATCH_CONTENTS = 5000
 #: How often a tree that changes while it is read is read again.
 ATTEMPTS = 3
 _THREADS = 8
+#: Begins the names of folders with contents on their way; then the process, and what is random.
+_FOLDER = "deployguard-snapshot-"
 _FACTS = ("UnitFileState", "ActiveState")
 
 Wanted = dict[str, tuple[int, str]]
@@ -150,6 +154,7 @@ class Keeper:
             if self._until is None:
                 self._until = self._clock() + self._block.deadline
             if self._there is None:
+                sweep()
                 self._there = self._vault.there()
 
     def _component(
@@ -202,7 +207,7 @@ class Keeper:
 
     def _bring(self, session: Session, tree: str, batch: Wanted) -> Wanted:
         asked = [[digest, size, path] for digest, (size, path) in batch.items()]
-        with tempfile.TemporaryDirectory(prefix="deployguard-") as folder:
+        with tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-") as folder:
             _, pieces = session.call_stream("contents", {"tree": tree, "wanted": asked})
             try:
                 blobs.receive(pieces, folder, {d: size for d, (size, _) in batch.items()})
@@ -263,6 +268,15 @@ class Keeper:
                 f"it took longer than {self._block.deadline:g} s",
                 hint="raise `deadline` of snapshots; what was sent is not sent again",
             )
+
+
+def sweep() -> None:
+    """Remove what a run that was killed has left on this machine of the contents of hosts."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        process = folder.name[len(_FOLDER) :].partition("-")[0]
+        mine = folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.geteuid()
+        if mine and process.isdigit() and not Path("/proc", process).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def collect(context: Context, member: Member) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from deployguard.errors import UsageError
@@ -108,5 +108,9 @@ def take(plan: Plan, vault: Vault, connect: Connect) -> Taken:
     identifier = keeper.finish(now)
     if not identifier:
         raise UsageError("nothing is live on the hosts of the plan", hint="deploy first")
-    keeper.prune(now)
-    return _taken(vault, vault.snapshot(identifier))
+    taken = _taken(vault, vault.snapshot(identifier))
+    try:
+        keeper.prune(now)
+    except SnapshotError as error:
+        return replace(taken, hint=f"old snapshots were not removed: {error.message}")
+    return taken

@@ -203,6 +203,58 @@ def test_lists_and_words(deployguard: Run, site: Site, lost: dict[str, tuple[Any
     assert len(deployguard("snapshots", "list", site.plan, "--json").lines) == 2
 
 
+TWO = """\
+name: pair
+version: v1
+environment: test
+hosts:
+  web1: {{transport: local, state_directory: "{root}/web1"}}
+  web2: {{transport: local, state_directory: "{root}/web2"}}
+components:
+  first:
+    artifact: "releases/{{{{ version }}}}"
+    path: "{root}/first"
+    hosts: [web1]
+    checks: [{{command: ["true"]}}]
+  second:
+    artifact: "releases/{{{{ version }}}}"
+    path: "{root}/second"
+    hosts: [web2]
+    layout: in_place
+    checks: [{{command: ["{second}"]}}]
+max_fail_percentage: 50
+snapshots: store
+"""
+
+
+def test_hosts_of_two_versions(deployguard: Run, site: Site) -> None:
+    """One snapshot has what each of them served. They come back one after another, and what only
+    one of them has is not asked of the other; what both have was sent once."""
+    (site.root / "store").mkdir(mode=0o700)
+    site.release("v2")
+    site.plan.write_text(TWO.format(root=site.root, second="true"))
+    assert deployguard("apply", site.plan).code == 0
+    site.plan.write_text(TWO.format(root=site.root, second="false"))
+    done = deployguard("apply", site.plan, "--release", "v2")
+    assert done.code == 3, done.err
+    site.plan.write_text(TWO.format(root=site.root, second="true"))
+    (one,) = deployguard("snapshots", "take", site.plan, "--json").lines
+    assert one["hosts"] == {"web1": {"first": "v2"}, "web2": {"second": "v1"}}
+    contents = {path.name for path in (site.root / "store").rglob("blobs/*/*")}
+    released = [site.root / "releases" / version for version in ("v1", "v2")]
+    files = [path.read_bytes() for release in released for path in release.iterdir()]
+    # server.py is the same in both.
+    assert {sha256(data).hexdigest() for data in files} <= contents and len(set(files)) == 3
+    for name in ("first", "second", "web1", "web2"):
+        shutil.rmtree(site.root / name)
+    done = deployguard("restore", site.plan)
+    assert done.code == 2 and "more than one version: v2 on web1; v1 on web2" in done.err
+    for host, where, version in (("web1", "first/current", "v2"), ("web2", "second", "v1")):
+        done = deployguard("restore", site.plan, "--host", host)
+        assert done.code == 0, done.err
+        assert (site.root / where / "VERSION").read_text() == version
+
+
 # --- a store that somebody else writes to ---------------------------------------------------------
 
 

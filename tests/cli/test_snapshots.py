@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,20 +108,35 @@ sys.exit(main.run(sys.argv[2:]))
 """
 
 
-def test_killed_in_the_middle_of_an_upload(deployguard: Run, site: Site, store: Path) -> None:
-    """No snapshot, and v1 goes on serving; the next run takes one, of what is live."""
+def test_killed_in_the_middle_of_an_upload(
+    deployguard: Run, site: Site, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No snapshot, and v1 goes on serving; the next run takes one, of what is live, and removes
+    the contents that were on their way."""
     assert deployguard("apply", site.plan).code == 0
     site.release("v2")
-    words = [sys.executable, "-c", KILLED, "2", "apply", str(site.plan), "--release", "v2"]
-    killed = subprocess.run(words, check=False, capture_output=True, timeout=120)
+    words = [sys.executable, "-c", KILLED, "1", "apply", str(site.plan), "--release", "v2"]
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    killed = subprocess.run(
+        words,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        check=False,
+        capture_output=True,
+        timeout=120,
+    )
     assert killed.returncode == -signal.SIGKILL
-    assert ids(site) == [] and [path for path in store.rglob("*") if path.is_file()]
+    (left,) = temporary.iterdir()
+    assert left.stat().st_mode & 0o777 == 0o700
+    assert ids(site) == []
     assert (site.root / "srv" / "current" / "VERSION").read_text() == "v1"
     # Its host program may still be dropping what it had staged.
     until = time.monotonic() + 60
     while (code := deployguard("apply", site.plan, "--release", "v2").code) == 6:
         assert time.monotonic() < until
     assert code == 0
+    assert list(temporary.iterdir()) == []
     vault = open_vault(load(site.plan, local_files=False))
     assert vault.snapshot().versions() == ["v1"]
     for digest, size in vault.needs(vault.snapshot()).values():
@@ -235,3 +251,18 @@ def test_a_bucket_that_is_away(
     assert done.code == 0, done.err
     (finding,) = done.lines[-1]["findings"]
     assert f"s3://{bucket} cannot be reached" in finding["message"]
+
+
+def test_a_bucket_without_boto3(
+    deployguard: Run, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake of the plan with the mend; the same where only the command line names a bucket."""
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    mend = "pip install 'deployguard[s3]'"
+    done = deployguard("restore", site.plan, "--from", "s3://backups/prod")
+    assert done.code == 2 and mend in done.err
+    with site.plan.open("a") as plan:
+        plan.write("snapshots: s3://backups/prod\n")
+    done = deployguard("apply", site.plan)
+    assert done.code == 2, done.err
+    assert "snapshots: snapshots in a bucket need boto3" in done.err and mend in done.err
