@@ -51,13 +51,14 @@ def command(console: Console, port: int, token_file: Path | None) -> int:
         raise UsageError(
             f"serve needs {error.name}", hint="pip install 'deployguard[serve]'"
         ) from None
+    from deployguard.report.incidents import book_of
     from deployguard.report.redaction import Redaction
     from deployguard.rollout.owner import owner_name
     from deployguard.store.opening import open_journal
     from deployguard.web.listening import listen
 
     journal = open_journal()
-    app = application(journal, token=token, clean=Redaction(None).value, actor=owner_name())
+    app = application(journal, book_of(journal, Redaction(None), owner_name()), token=token)
     try:
         listener = listen(port)
     except OSError as error:

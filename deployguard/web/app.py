@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -38,6 +39,7 @@ from deployguard.incidents.machine import Event
 from deployguard.incidents.metrics import Metrics, measure
 from deployguard.incidents.periods import KINDS, Kind
 from deployguard.incidents.tally import DURATIONS
+from deployguard.notify.delivery import flush
 from deployguard.report import metrics as written
 from deployguard.report.page import transaction
 from deployguard.report.page.render import style_source
@@ -65,13 +67,10 @@ _MOST_BYTES = 256 * 1024
 _PERIODS = {"week": 12, "month": 12, "quarter": 8}
 
 
-def application(
-    journal: Journal, *, token: str | None = None, clean: Callable[[Any], Any], actor: str
-) -> Starlette:
-    """The pages of a journal. ``clean`` takes secrets out of what is written; ``actor`` is who
-    writes with the token."""
+def application(journal: Journal, book: Book, *, token: str | None = None) -> Starlette:
+    """The pages of a journal; whoever gives the ``token`` writes into ``book``."""
     door = Door.with_token(token)
-    pages = _Pages(journal, door, Book(journal, actor=actor, clean=clean))
+    pages = _Pages(journal, door, book)
     return Starlette(
         routes=[
             Route("/", pages.overview),
@@ -87,6 +86,7 @@ def application(
             Route("/postmortems/{name}", pages.postmortem),
             Route("/token", pages.token, methods=["GET", "POST"]),
             Route("/static/live.js", _script),
+            Route("/favicon.ico", _no_icon),
         ],
         middleware=[Middleware(Guarded, door=door)],
         exception_handlers={HTTPException: _missing, DeployguardError: _said},
@@ -196,7 +196,9 @@ class _Pages:
         if not self._door.may_change(request, form.get("key", "")):
             raise HTTPException(403, "this needs the token that deployguard serve was started with")
         name = await run_in_threadpool(self._change, request, form)
-        return RedirectResponse(f"/incidents/{name}", 303)
+        # Whoever is to be told is told after the answer; what fails waits for the next time.
+        tell = BackgroundTask(flush, self._journal)
+        return RedirectResponse(f"/incidents/{name}", 303, background=tell)
 
     def _change(self, request: Request, form: dict[str, str]) -> str:
         found = self._found(request)
@@ -337,6 +339,11 @@ def _source() -> str:
 
 def _script(_: Request) -> Response:
     return Response(_source(), media_type="text/javascript")
+
+
+def _no_icon(_: Request) -> Response:
+    """Browsers ask for one whatever a page says."""
+    return Response(status_code=204)
 
 
 def _missing(request: Request, error: Exception) -> Response:

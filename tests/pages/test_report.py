@@ -183,7 +183,9 @@ def test_health_over_time() -> None:
     step = 10 / 12
     states = [cell.state for cell in first.cells]
     assert states[int(4.7 // step) - 1] == ""
-    assert states[int(5.4 // step)] == "unhealthy" and states[int(9.2 // step)] == "healthy"
+    assert states[int(5.9 // step)] == "unhealthy" and states[-1] == "healthy"
+    # Once it goes back nobody looks, until the old version is judged.
+    assert states[int(7.6 // step)] == "" and found.rows[-1].cells[int(7.6 // step)].state == ""
     assert len(found.rows) == 6
     assert matrix(outcome(timeline=())) is None
     json.dumps(outcome(exit_code=ExitCode.ROLLED_BACK).as_dict())

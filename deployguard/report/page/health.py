@@ -70,6 +70,12 @@ def matrix(outcome: Outcome) -> Matrix | None:
             seen.setdefault((event.host, check), []).append((at, state))
     if not seen:
         return None
+    for event in outcome.timeline:
+        # From here on the services are stopped and the old ones come: what was known is past.
+        if (event.phase, event.status) == ("restore", "started"):
+            for host, check in seen:
+                if host == event.host:
+                    seen[host, check].append((event.at, ""))
     start = outcome.started_at
     last = max(at for looks in seen.values() for at, _ in looks)
     end = max(outcome.ended_at, last)
@@ -82,7 +88,8 @@ def matrix(outcome: Outcome) -> Matrix | None:
         for after in columns:
             known = [state for at, state in looks if at <= start + after + 1e-6]
             cells.append(Cell(known[-1] if known else ""))
-        rows.append(Row(host, check, tuple(cells), looks[-1][1]))
+        ended = next((state for _, state in reversed(looks) if state), "")
+        rows.append(Row(host, check, tuple(cells), ended))
     rows.sort(key=lambda row: not any(cell.state == "unhealthy" for cell in row.cells))
     return Matrix(tuple(columns), tuple(rows[:MOST]), max(len(rows) - MOST, 0))
 
