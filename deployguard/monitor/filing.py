@@ -39,7 +39,7 @@ class Filing:
             self.incidents.pop(notice.group, None)
             return self._over(found) if found is not None else None
         if found is None or not found.ongoing:
-            found = self._open(notice)
+            found = self._join(notice) or self._open(notice)
             self.incidents[notice.group] = found.id
             return found
         said = "still: " if notice.again else ""
@@ -50,6 +50,20 @@ class Filing:
         if incident.state in ("open", "acknowledged"):
             return self._book.move(incident.id, "mitigate", said, person=False)
         return self._book.note(incident.id, said, kind="alert")
+
+    def _join(self, notice: Notice) -> Incident | None:
+        """What fires in one transaction is one incident; and whoever left a transaction unfinished
+        has opened one for it."""
+        service, environment, transaction = notice.group
+        lookup = self._book.lookup
+        there = lookup.of_link("transaction", transaction) if transaction else []
+        if any(alert.kind == "restore" for alert in notice.fires):
+            there = [*there, *lookup.ongoing(service, environment)]
+        for one in there:
+            if one.ongoing:
+                said = f"seen by the watch: {words(notice.fires)}"
+                return self._book.note(one.id, said, kind="joined")
+        return None
 
     def _open(self, notice: Notice) -> Incident:
         fires = sorted(notice.fires, key=lambda alert: (not alert.critical, alert.since))

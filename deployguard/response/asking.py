@@ -260,7 +260,7 @@ def _host(plan: Plan, name: str, answer: Mapping[str, Any]) -> HostSeen:
     ]
     unfinished = [
         f"transaction {one['transaction']} is unfinished ({'held' if one['held'] else one['state']}"
-        f"): run `deployguard recover PLAN` first"
+        f"): run `deployguard recover {plan.arguments}` first"
         for one in status["unfinished"]
     ]
     return HostSeen(

@@ -150,6 +150,8 @@ def _written(
     healthy = after is not None and after.healthy
     words = f"{option.kind}: "
     words += outcome.summary if outcome is not None else option.title
+    if outcome is not None and outcome.incident not in (None, incident.id):
+        words += f"; that it failed is {outcome.incident}"
     if after is not None:
         failing = ", ".join(f"{one.host} {one.name}" for one in after.failing if one.critical)
         words += (

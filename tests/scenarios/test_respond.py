@@ -80,3 +80,26 @@ def test_a_response_on_two_hosts(scene: MakeScene) -> None:
     # One step that failed on one host kept nothing back, and is on record.
     assert failed[0] == {} and list(failed[1]) == [web2.name]
     assert "No such file" in json.dumps(failed[1])
+
+
+def test_a_watch_of_two_hosts(scene: MakeScene) -> None:
+    """A host that is cut off fires once, as high, and its checks say nothing; then it is over."""
+    it = scene(hosts=2, watch={"failures": 1, "group_wait": 0, "group_interval": 0})
+    assert it.apply("v1").code == 0
+    look = ("watch", "plan.yaml", "--for", "1s", "--interval", "5s", "--json")
+    web2 = it.hosts[1]
+    web2.cut_network()
+    try:
+        first, second = it.command(*look), it.command(*look)
+    finally:
+        web2.heal_network()
+    assert (first.code, second.code) == (9, 9), first
+    (notice,) = kinds(first.lines, "notice")
+    assert [(one["host"], one["name"]) for one in notice["fires"]] == [(web2.name, "reachable")]
+    (incident,) = kinds(first.lines, "incident")
+    assert (incident["severity"], incident["state"]) == ("high", "open")
+    assert kinds(second.lines, "notice") == []
+    healed = it.command(*look)
+    assert healed.code == 0, healed
+    (over,) = kinds(healed.lines, "incident")
+    assert (over["id"], over["state"]) == (incident["id"], "mitigated")
