@@ -131,7 +131,7 @@ EXPLANATIONS: dict[ExitCode, Explanation] = {
 }
 
 
-_PLAN = re.compile(r"(`deployguard [a-z]+) PLAN\b")
+_PLAN = re.compile(r"(`deployguard [a-z]+(?: [a-z]+)?) PLAN\b")
 
 
 def with_plan(text: str, plan: str) -> str:

@@ -24,7 +24,7 @@ _VERDICTS: dict[ExitCode, tuple[str, str]] = {
     ExitCode.NEEDS_PERSON: ("It failed, and a person is needed", "bad"),
     ExitCode.REFUSED: ("It was refused; nothing was touched", "warn"),
     ExitCode.LOCKED: ("Another transaction held the hosts; nothing was touched", "warn"),
-    ExitCode.INTERRUPTED: ("It was interrupted; `deployguard recover` finishes it", "bad"),
+    ExitCode.INTERRUPTED: ("It was interrupted; `deployguard recover PLAN` finishes it", "bad"),
 }
 
 _GOOD = ("committed", "restored", "untouched", "aborted")
