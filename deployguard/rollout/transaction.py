@@ -203,7 +203,7 @@ def _build(context: Context, member: Member) -> dict[str, Any]:
         "imports": [
             check
             for name, component in member.components.items()
-            if context.sources[name].manifest is not None and not context.rollback
+            if not context.sources[name].history and not context.rollback
             for check in checks.compile_imports(name, component)
         ],
         # A snapshot comes back exactly, or not at all.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import urllib.request
+from pathlib import Path
 
 from tests.cli.conftest import SERVER, Run, Site
 
@@ -70,4 +72,38 @@ def test_a_rollback_is_not_asked(deployguard: Run, site: Site) -> None:
     assert deployguard("apply", site.plan, "--release", site.release("v2")).code == 0
     asks(site, ", roots: [away]")
     assert deployguard("rollback", site.plan, "--to", "v1").code == 0
+    assert served(site) == "v1"
+
+
+def git(clone: Path, *words: str) -> None:
+    """As somebody types it."""
+    names = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.com"]
+    subprocess.run(["git", "-C", clone, *names, *words], check=True, capture_output=True)
+
+
+def test_a_revision_is_asked_too(deployguard: Run, site: Site) -> None:
+    """Of a checkout the module is missing in the commit."""
+    clone = site.root / "releases"
+    git(clone, "init", "-q", "-b", "main")
+    (clone / "v1").rename(clone / "shop")
+    (clone / "shop" / "server.py").rename(clone / "server.py")
+    (clone / "shop" / "VERSION").rename(clone / "VERSION")
+    (clone / "shop" / "__init__.py").touch()
+    git(clone, "add", "--all")
+    git(clone, "commit", "-q", "-m", "one")
+    git(clone, "tag", "v1")
+    (clone / "server.py").write_text(LACKS)
+    (clone / "VERSION").write_text("v2")
+    git(clone, "commit", "-q", "-a", "-m", "two")
+    git(clone, "tag", "v2")
+    asks(site)
+    lines = [line for line in site.plan.read_text().splitlines() if "artifact:" not in line]
+    at = next(number for number, line in enumerate(lines) if "path:" in line)
+    lines[at:at] = ["    layout: git", "    git: {repository: releases}"]
+    site.plan.write_text("\n".join(lines) + "\n")
+    done = deployguard("apply", site.plan)
+    assert done.code == 0, done.err
+    refused = deployguard("apply", site.plan, "--release", "v2")
+    assert refused.code == 5, refused.err
+    assert "here: imports: web: server.py:1 needs telemetry from shop" in refused.err
     assert served(site) == "v1"
