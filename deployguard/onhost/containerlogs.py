@@ -15,7 +15,8 @@ def gather(
 ) -> Tuple[bytes, bool, str]:
     """One text of all, a table in front; whether something was cut; what went wrong.
 
-    A container's log gets an equal part of the room, so that one that floods hides no other.
+    A container's log gets an equal part of the room, so that one that floods hides no other. Those
+    that are not well come last, where somebody looks first; one that said nothing is in the table.
     """
     manager = collector["manager"]
     env = manager.get("env")
@@ -28,7 +29,7 @@ def gather(
     parts: List[bytes] = [_table(found)]
     room = (share.max_bytes - len(parts[0])) // max(len(found), 1)
     truncated, errors = room <= 0, []
-    for one in found:
+    for one in sorted(found, key=_trouble):
         if share.over() or room <= 0:
             truncated = True
             break
@@ -40,8 +41,13 @@ def gather(
         truncated = truncated or len(text) > room or done.timed_out
         if not done.ok:
             errors.append(done.describe())
-        parts.append(b"\n==> %s <==\n" % one.name.encode() + bounded(text, room))
+        if lines:
+            parts.append(b"\n==> %s <==\n" % one.name.encode() + bounded(text, room))
     return b"".join(parts), truncated, "; ".join(errors)
+
+
+def _trouble(one: Container) -> Tuple[bool, int]:
+    return (one.state != "running" or one.health not in ("", "healthy"), one.restarts)
 
 
 def _table(found: List[Container]) -> bytes:

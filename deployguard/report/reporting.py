@@ -118,7 +118,8 @@ class Forensics:
             with path.open("rb") as file:
                 file.seek(max(path.stat().st_size - _TAIL_BYTES, 0))
                 lines = file.read().decode("utf-8", "replace").splitlines()[-_TAIL_LINES:]
-            said = [line for line in lines if " systemd[" not in line]
+            lines = [line for line in lines if line.strip()]
+            said = [line for line in lines if " systemd[" not in line and line[:4] != "==> "]
             if lines:
                 found[finding.component] = Finding(
                     finding.host,
