@@ -12,7 +12,7 @@ import os
 from typing import Any, Dict, List
 
 from deployguard.onhost import composefile
-from deployguard.onhost.containers import Container, Engine, EngineFailed, reason
+from deployguard.onhost.containers import NEVER_STARTED, Container, Engine, EngineFailed, reason
 from deployguard.onhost.excerpts import last_line
 from deployguard.onhost.system import Completed, System
 
@@ -21,7 +21,6 @@ HOPELESS = 3
 
 #: Compose 2 starts the containers of one service as they are, and no other's.
 _TEND = ("up", "-d", "--no-build", "--pull=never", "--no-recreate", "--no-deps")
-_NEVER_STARTED = ("created", "configured", "initialized")
 _POLL = 0.2
 
 
@@ -123,7 +122,7 @@ def _leave_it_to_the_tool(
     """podman-compose before 1.0.4 cannot say what is in a file; and it ends with 0 in any case."""
     _tool(call, [*argv, "up", "-d", "--no-build"], action, system)
     found = engine.containers()
-    never = sorted({one.service for one in found if one.state in _NEVER_STARTED})
+    never = sorted({one.service for one in found if one.state in NEVER_STARTED})
     if never or not found:
         raise EngineFailed("nothing was started of %s" % (", ".join(never) or "the stack"))
     return sorted({one.service for one in found})
@@ -153,8 +152,10 @@ def _await(
 
 
 def _unhealthy(one: Container) -> str:
-    if one.restarts >= HOPELESS:
-        return "it restarts over and over, exit status %d" % one.exit_code
+    if one.state == "restarting":
+        # The engine calls whatever does not run unhealthy, and it may come up the next time.
+        hopeless = one.restarts >= HOPELESS
+        return "it restarts over and over, exit status %d" % one.exit_code if hopeless else ""
     if not one.awake:
         return "it ended with status %d" % one.exit_code
     if not one.health:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Tuple
 
-from deployguard.onhost.containers import Container, Engine, EngineFailed, find_tool
+from deployguard.onhost.containers import (
+    NEVER_STARTED,
+    Container,
+    Engine,
+    EngineFailed,
+    find_tool,
+)
 from deployguard.onhost.excerpts import bounded, shorten
 from deployguard.onhost.share import Share
 from deployguard.onhost.system import System
@@ -26,10 +32,13 @@ def gather(
         found = engine.containers(max(share.seconds(), 0.1))
     except EngineFailed as error:
         return b"", False, str(error)
-    parts: List[bytes] = [_table(found)]
-    room = (share.max_bytes - len(parts[0])) // max(len(found), 1)
+    table = _table(found)
+    parts: List[bytes] = []
+    room = (share.max_bytes - len(table)) // max(len(found), 1)
     truncated, errors = room <= 0, []
-    for one in sorted(found, key=_trouble):
+    # What was never started has said nothing. Those in trouble are asked before the time is up.
+    asked = [one for one in found if one.state not in NEVER_STARTED]
+    for one in sorted(asked, key=_trouble, reverse=True):
         if share.over() or room <= 0:
             truncated = True
             break
@@ -43,7 +52,7 @@ def gather(
             errors.append(done.describe())
         if lines:
             parts.append(b"\n==> %s <==\n" % one.name.encode() + bounded(text, room))
-    return b"".join(parts), truncated, "; ".join(errors)
+    return b"".join([table, *reversed(parts)]), truncated, "; ".join(errors)
 
 
 def _trouble(one: Container) -> Tuple[bool, int]:

@@ -28,6 +28,7 @@ _ASK_SECONDS = 30.0
 PATIENCE = 60.0
 _AGAIN = 0.5
 
+NEVER_STARTED = ("created", "configured", "initialized")
 _AWAKE = ("running", "restarting", "paused", "stopping")
 
 TOOLS = ("docker compose", "docker-compose", "podman-compose")

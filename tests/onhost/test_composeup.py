@@ -97,6 +97,8 @@ def _up(engine: Stack, record: Path, **more: Any) -> None:
 
 HEALTHY = {"health": "healthy"}
 STARTING = {"health": "starting"}
+#: Between two starts, when the engine calls anything unhealthy.
+CRASHED = {"state": "restarting", "health": "unhealthy", "exit_code": 1}
 
 
 #: What compose 2 prints: nothing of a profile that nobody asked for.
@@ -121,6 +123,15 @@ def test_by_level(tmp_path: Path) -> None:
     _up(engine, tmp_path / "app.stack", by_level=True)
     made = [words[3:] for words in engine.asked if words[0] == "up"]
     assert made == [["--no-deps", "db"], ["--no-deps", "migrate"], ["--no-deps", "api"]]
+
+
+def test_a_service_may_crash_until_what_it_needs_is_there(tmp_path: Path) -> None:
+    """Once or twice, or up to where it stays up."""
+    lives = [{**CRASHED, "restarts": 1}, STARTING, {**CRASHED, "restarts": 2}]
+    engine = Stack(db=[*lives, {**STARTING, "restarts": 3}, HEALTHY], migrate=[{"state": "exited"}])
+    engine.config = CONFIG_2
+    _up(engine, tmp_path / "app.stack")
+    assert engine.started() == ["db", "migrate", "api"]
 
 
 def test_what_is_put_in_at_a_start(tmp_path: Path) -> None:
@@ -171,7 +182,11 @@ def test_profiles_that_the_environment_asks_for(
     ("db", "migrate", "said"),
     [
         (
-            [{"health": "starting", "restarts": 3, "exit_code": 1}],
+            [
+                {**CRASHED, "restarts": 2},
+                {"health": "starting", "restarts": 3},
+                {**CRASHED, "restarts": 3},
+            ],
             [{"state": "exited"}],
             "api needs db to be healthy: it restarts over and over, exit status 1",
         ),
