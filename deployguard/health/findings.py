@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from deployguard.health.disagreement import disagreements
 from deployguard.health.finding import Finding
 
-__all__ = ["UNSETTLED", "from_imports", "from_results", "step_failed"]
+__all__ = ["UNSETTLED", "from_imports", "from_results", "lies_before", "step_failed"]
 
 #: How the message of a check begins that had not failed for good when the watch ended.
 UNSETTLED = "not settled when the watch ended: "
@@ -53,6 +54,19 @@ def from_imports(host: str, looked: Iterable[Mapping[str, Any]]) -> list[Finding
         )
         for check in looked
         if check["state"] != "healthy"
+    ]
+
+
+def lies_before(host: str, baseline: Mapping[str, Any] | None) -> list[Finding]:
+    """Containers that contradicted their endpoints before the deploy, which is not to blame.
+
+    A deploy that breaks and comes back is when somebody reads this.
+    """
+    found = disagreements(host, list((baseline or {}).get("checks", [])), {})
+    return [
+        replace(one, message=f"before the deploy already: {one.message}")
+        for one in found
+        if one.name == "container/http"
     ]
 
 

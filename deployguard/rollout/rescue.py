@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from deployguard.errors import DeployguardError, HostFailure, with_plan
+from deployguard.health import findings
 from deployguard.rollout import held
 from deployguard.rollout.member import Context, Member
 from deployguard.rollout.outcome import Finding
@@ -124,6 +125,7 @@ def _reconnect(context: Context, member: Member) -> None:
 def _report(context: Context, member: Member, touched: bool) -> None:
     if not touched:
         return
+    member.findings += findings.lies_before(member.name, member.looked.get("baseline"))
     seconds = float(member.restored.get("seconds", {}).get("total", 0.0))
     if member.state == "restored":
         context.record(

@@ -54,6 +54,8 @@ ELSEWHERE = {
     ),
     "deployguard incident close": _CONTAINMENT,
     "deployguard incident list --all": _CONTAINMENT,
+    'deployguard apply plan.yaml --override "ci=merged by force" '
+    '--override "change_size=merged by force"': "tests/incidents/test_force_merge.py::is_shown",
     "python -m bench.deploy --hosts 1,10,40 --runs 3 --write": "takes an hour; its options hold",
     "python -m bench.store --write": "takes a minute of a quiet machine; its options hold",
 }

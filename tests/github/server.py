@@ -192,9 +192,9 @@ class GitHubServer:
 
 
 @contextlib.contextmanager
-def checked() -> Iterator[GitHubServer]:
+def checked(name: str = "acme/shop") -> Iterator[GitHubServer]:
     """A running server that fails the test if it saw, or made, anything GitHub does not allow."""
-    with GitHubServer() as github:
+    with GitHubServer(name) as github:
         yield github
     assert not github.violations, "\n".join(github.violations)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployguard.health.disagreement import disagreements
-from deployguard.health.findings import from_results, step_failed
+from deployguard.health.findings import from_results, lies_before, step_failed
 
 
 @dataclass
@@ -251,3 +251,15 @@ def test_a_container_without_a_health_check_contradicts_nobody() -> None:
     down = entry("container", "unhealthy", service="gateway", observed={})
     assert words(running, HTTP_503) == []
     assert words(down, HTTP_200) == []
+
+
+def test_a_container_that_lied_before_the_deploy() -> None:
+    """It is said with what failed, and that the deploy is not to blame; other layers are not."""
+    baseline = {"checks": [SICK, HTTP_200, entry("process"), entry("port", "unhealthy")]}
+    (found,) = lies_before("web1", baseline)
+    assert found.message.startswith(
+        "before the deploy already: the container of gateway says unhealthy"
+    )
+    assert not found.critical
+    assert lies_before("web1", {"checks": [WELL, HTTP_200]}) == []
+    assert lies_before("web1", None) == []

@@ -31,6 +31,7 @@ BUILT: dict[str, list[str]] = {
     "irisx": ["dist/api-src-v25.tar.gz"],  # run by tests/incidents/test_rm_rf_src.py
     "notes": [],
     "orders": ["dist/orders-v1.5.0.tar.gz"],  # run by tests/incidents/test_containment.py
+    "platform": ["platform/.git"],  # run by tests/incidents/test_force_merge.py
     # run by tests/incidents/test_connection_pool.py
     "portal": ["dist/backend-v1.2.5.tar.gz", "dist/frontend-v1.2.5.tar.gz"],
     "shop": ["dist/backend-v1.2.4.tar.gz", "dist/frontend/index.html"],

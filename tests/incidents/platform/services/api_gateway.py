@@ -1,0 +1,6 @@
+"""api-gateway."""
+
+from shared.server import serve
+
+if __name__ == "__main__":
+    serve("api-gateway")

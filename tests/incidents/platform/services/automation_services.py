@@ -1,0 +1,10 @@
+"""automation-services: nobody has told it where its queue is, for weeks."""
+
+import os
+
+from shared.server import serve
+
+QUEUE = os.environ["QUEUE_URL"]
+
+if __name__ == "__main__":
+    serve("automation-services")

@@ -1,0 +1,6 @@
+"""llm-orchestrator."""
+
+from shared.server import serve
+
+if __name__ == "__main__":
+    serve("llm-orchestrator")

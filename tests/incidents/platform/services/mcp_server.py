@@ -1,0 +1,6 @@
+"""mcp-server."""
+
+from shared.server import serve
+
+if __name__ == "__main__":
+    serve("mcp-server")

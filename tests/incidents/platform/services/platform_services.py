@@ -1,0 +1,6 @@
+"""platform-services."""
+
+from shared.server import serve
+
+if __name__ == "__main__":
+    serve("platform-services")
