@@ -21,7 +21,13 @@ from collections.abc import Collection, Mapping
 from os import PathLike
 from typing import Any, Literal
 
-from deployguard.errors import JournalUnavailable, PlanInvalid, UsageError, with_plan
+from deployguard.errors import (
+    EngineUnavailable,
+    JournalUnavailable,
+    PlanInvalid,
+    UsageError,
+    with_plan,
+)
 from deployguard.evidence.timeline import parse_iso
 from deployguard.guards.base import Ask
 from deployguard.guards.registry import checked_overrides
@@ -43,6 +49,7 @@ from deployguard.rollout import (
 from deployguard.rollout.outcome import Listener, Outcome
 from deployguard.rollout.preview import Preview
 from deployguard.rollout.taken import Taken
+from deployguard.rollout.work import Work
 from deployguard.snapshots.opening import open_vault
 from deployguard.store.journal import Journal
 from deployguard.store.opening import open_journal
@@ -109,9 +116,11 @@ def apply(
     fix: bool = False,
     ask: Ask | None = None,
     stop: threading.Event | None = None,
+    engine: str | None = None,
 ) -> Outcome:
     """Deploy. ``drift="save"`` keeps hand-made changes as a bundle and goes on; ``stop`` hands the
-    hosts over to themselves when it is set.
+    hosts over to themselves when it is set. ``engine`` is the URL of a Dask scheduler whose workers
+    run the hosts' transactions instead of this process; ``store`` is in PostgreSQL then.
 
     ``overrides`` are reasons to go over guards, by the guard's name; they go on record. ``fix``
     says that the deploy mends what is not healthy now: the guard ``baseline`` lets it pass then.
@@ -122,7 +131,7 @@ def apply(
     """
     going_over = checked_overrides(overrides)
     return _transact(
-        plan, None, listen, store, stop, drift=drift, overrides=going_over, fix=fix, ask=ask
+        plan, None, listen, store, stop, engine, drift=drift, overrides=going_over, fix=fix, ask=ask
     )
 
 
@@ -137,6 +146,7 @@ def rollback(
     drift: str | None = None,
     overrides: Mapping[str, str] | None = None,
     stop: threading.Event | None = None,
+    engine: str | None = None,
 ) -> Outcome:
     """Go back to a version that the hosts have kept: a transaction like any other.
 
@@ -151,7 +161,7 @@ def rollback(
     old = load(plan.source, version=target, variables=variables, local_files=False)
     if hosts is not None:
         old = old.model_copy(update={"hosts": {name: old.hosts[name] for name in hosts}})
-    return _transact(old, target, listen, store, stop, drift=drift, overrides=going_over)
+    return _transact(old, target, listen, store, stop, engine, drift=drift, overrides=going_over)
 
 
 def restore(
@@ -185,7 +195,15 @@ def restore(
     plan = load(plan.source, version=version, variables=variables, local_files=False)
     back = restoring.Restoring(plan, vault, snapshot, parts)
     return _transact(
-        back.plan, None, listen, store, stop, drift=drift, overrides=going_over, restoring=back
+        back.plan,
+        None,
+        listen,
+        store,
+        stop,
+        None,
+        drift=drift,
+        overrides=going_over,
+        restoring=back,
     )
 
 
@@ -213,11 +231,14 @@ def _transact(
     listen: Listener | None,
     store: Store | None,
     stop: threading.Event | None,
+    engine: str | None,
     **options: Any,
 ) -> Outcome:
     redaction = Redaction(plan)
     listen = redaction.listener(listen)
     journal = store or open_journal()
+    journal.heed(stop or threading.Event())
+    work = _engine(engine, plan, journal) if engine is not None else None
     with deployment.Run(
         plan,
         connect=connect,
@@ -225,6 +246,7 @@ def _transact(
         stop=stop,
         version=version,
         settle=lambda host, session, earlier: recovery.settle(session, earlier, journal, host),
+        work=work,
         **options,
     ) as run:
         journal.begin(
@@ -246,7 +268,7 @@ def _transact(
             outcome = redaction.outcome(
                 deployment.deploy(run, CleanJournal(journal, redaction), forensics.save)
             )
-        except (PlanInvalid, UsageError) as error:
+        except (PlanInvalid, UsageError, EngineUnavailable) as error:
             refused = deployment.usage_outcome(run, error)
             journal.end(run.context.transaction, redaction.outcome(refused).as_dict())
             raise
@@ -267,6 +289,13 @@ def _ended(journal: Store, outcome: Outcome) -> Outcome:
             errors = (*outcome.report_errors, error.message)
             outcome = dataclasses.replace(outcome, report_errors=errors)
     return outcome
+
+
+def _engine(url: str, plan: Plan, journal: Journal) -> Work:
+    # It takes most of a second to import, which only who wants one should pay.
+    from deployguard.engine.opening import open_engine
+
+    return open_engine(url, plan, journal)
 
 
 def _owed(outcome: Outcome) -> dict[str, str]:
@@ -377,9 +406,7 @@ def transaction(name: str, store: Store | None = None) -> dict[str, Any]:
 
 
 def connect(name: str, host: Host) -> Session:
-    if host.address is None:
-        host = host.model_copy(update={"address": name})
-    session = registry.connect(name, host)
+    session = registry.reach(name, host)
     # A host program that hears nothing takes its controller for gone, whatever it was asked before.
     session.keep_alive(_BEAT)
     return session

@@ -16,6 +16,7 @@ __all__ = [
     "ActionFailed",
     "ConnectionLost",
     "DeployguardError",
+    "EngineUnavailable",
     "ExitCode",
     "HostFailure",
     "InternalError",
@@ -96,7 +97,7 @@ EXPLANATIONS: dict[ExitCode, Explanation] = {
     ),
     ExitCode.REFUSED: Explanation(
         "refused by a guard; nothing was touched",
-        "A guard, drift, or the space check said no before anything live was changed.",
+        "A guard, drift, the space check or the engine said no before anything live was changed.",
         "Read the refusal; it names the guard, the host and the mend.",
     ),
     ExitCode.LOCKED: Explanation(
@@ -217,6 +218,10 @@ class Refused(DeployguardError):
     ) -> None:
         super().__init__(message, hint=hint)
         self.refusals = tuple(refusals)
+
+
+class EngineUnavailable(Refused):
+    """The engine that is to run the hosts' transactions cannot; nothing was begun."""
 
 
 class Locked(DeployguardError):

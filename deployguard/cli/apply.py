@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from deployguard.cli.console import Console
-from deployguard.cli.options import common, going_over, plan_file, variables
+from deployguard.cli.options import common, engine, going_over, plan_file, variables
 
 __all__ = ["command"]
 
@@ -14,6 +14,7 @@ __all__ = ["command"]
 @plan_file()
 @variables
 @going_over()
+@engine
 @common
 def command(
     console: Console,
@@ -23,6 +24,7 @@ def command(
     drift: str | None,
     overrides: dict[str, str],
     fix: bool,
+    engine: str | None,
 ) -> int:
     """Deploy: the new version healthy, or the old one back.
 
@@ -51,5 +53,6 @@ def command(
             fix=fix,
             ask=asking(console, stop),
             stop=stop,
+            engine=engine,
         )
     return end(console, outcome)

@@ -12,7 +12,7 @@ import click
 
 from deployguard.cli.console import Console
 
-__all__ = ["common", "going_over", "plan_file", "variables"]
+__all__ = ["common", "engine", "going_over", "plan_file", "variables"]
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -157,6 +157,16 @@ def going_over(fix: bool = True) -> Callable[[Decorated], Decorated]:
         )(command)
 
     return decorate
+
+
+def engine(command: Decorated) -> Decorated:
+    """Who runs the hosts' transactions."""
+    return click.option(
+        "--engine",
+        metavar="URL",
+        help="Let the workers of a Dask scheduler deploy: dask://HOST:PORT, or tls://HOST:PORT. "
+        "Needs a journal in PostgreSQL.",
+    )(command)
 
 
 def plan_file(required: bool = True) -> Callable[[Decorated], Decorated]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from deployguard.cli.console import Console
-from deployguard.cli.options import common, going_over, plan_file, variables
+from deployguard.cli.options import common, engine, going_over, plan_file, variables
 
 __all__ = ["command"]
 
@@ -15,6 +15,7 @@ __all__ = ["command"]
 @variables
 @click.option("--to", metavar="VERSION", help="The version; the one before the live one if not.")
 @going_over(fix=False)
+@engine
 @common
 def command(
     console: Console,
@@ -24,6 +25,7 @@ def command(
     to: str | None,
     drift: str | None,
     overrides: dict[str, str],
+    engine: str | None,
 ) -> int:
     """Go back to a version the hosts have kept.
 
@@ -50,5 +52,6 @@ def command(
             drift=drift,
             overrides=overrides,
             stop=stop,
+            engine=engine,
         )
     return end(console, outcome)

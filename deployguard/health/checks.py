@@ -23,7 +23,11 @@ __all__ = ["compile_checks", "compile_imports"]
 
 
 def compile_checks(
-    name: str, component: Component, version: str, manager: Mapping[str, Any]
+    name: str,
+    component: Component,
+    version: str,
+    manager: Mapping[str, Any],
+    environ: Mapping[str, str] | None = None,
 ) -> list[CheckData]:
     """The checks of one component, in the order of the plan.
 
@@ -34,7 +38,7 @@ def compile_checks(
     nothing else sees a service that dies and is started again between two looks, but a
     ``container`` check, of which one is made for each service it names.
 
-    Passwords and tokens are taken from the environment. Raises
+    Passwords and tokens are taken from the environment, ``environ`` where it is another. Raises
     :class:`~deployguard.errors.UsageError` where one is not there.
     """
     # The modules of a release are looked for before it runs; see `compile_imports`.
@@ -47,7 +51,7 @@ def compile_checks(
     taken: set[str] = set()
     for check in checks:
         data = _common(name, check, taken)
-        _add_parameters(data, check.spec, component, version, manager)
+        _add_parameters(data, check.spec, component, version, manager, environ)
         compiled.append(data)
     return compiled
 
@@ -122,6 +126,7 @@ def _add_parameters(
     component: Component,
     version: str,
     manager: Mapping[str, Any],
+    environ: Mapping[str, str] | None,
 ) -> None:
     if isinstance(spec, (ProcessCheck, ContainerCheck)):
         data["manager"] = {"driver": "none"}
@@ -138,7 +143,7 @@ def _add_parameters(
         data["env"] = dict(spec.env)
         data["directory"] = spec.directory or _live(component)
     else:
-        add_dependency(data, spec, manager)
+        add_dependency(data, spec, manager, environ)
 
 
 def _add_http(data: CheckData, spec: HttpCheck, version: str) -> None:

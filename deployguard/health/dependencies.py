@@ -22,12 +22,17 @@ from deployguard.plan.options import CheckOptions
 __all__ = ["add_dependency"]
 
 
-def add_dependency(data: CheckData, spec: CheckOptions, manager: Mapping[str, Any]) -> None:
+def add_dependency(
+    data: CheckData,
+    spec: CheckOptions,
+    manager: Mapping[str, Any],
+    environ: Mapping[str, str] | None = None,
+) -> None:
     """Add what the probe of this kind must know; ``manager`` says where the service logs."""
     if isinstance(spec, DatabaseCheck):
-        _add_database(data, spec)
+        _add_database(data, spec, environ)
     elif isinstance(spec, PrometheusCheck):
-        _add_prometheus(data, spec)
+        _add_prometheus(data, spec, environ)
     elif isinstance(spec, TlsCheck):
         data["address"] = spec.address
         data["number"] = spec.number
@@ -43,8 +48,8 @@ def add_dependency(data: CheckData, spec: CheckOptions, manager: Mapping[str, An
         data["max_new"] = spec.max_new
 
 
-def _add_database(data: CheckData, spec: DatabaseCheck) -> None:
-    access = access_of(data["kind"], spec)
+def _add_database(data: CheckData, spec: DatabaseCheck, environ: Mapping[str, str] | None) -> None:
+    access = access_of(data["kind"], spec, environ)
     dsn = access.dsn
     data["address"], data["number"] = dsn.address, dsn.port
     data["user"], data["database"] = dsn.user, dsn.database
@@ -69,7 +74,9 @@ def _add_database(data: CheckData, spec: DatabaseCheck) -> None:
         data["expect"] = spec.expect
 
 
-def _add_prometheus(data: CheckData, spec: PrometheusCheck) -> None:
+def _add_prometheus(
+    data: CheckData, spec: PrometheusCheck, environ: Mapping[str, str] | None
+) -> None:
     data["url"], data["query"] = spec.url, spec.query
     data["verify_tls"] = spec.verify_tls
     if spec.max is not None:
@@ -84,7 +91,10 @@ def _add_prometheus(data: CheckData, spec: PrometheusCheck) -> None:
         data["user"] = spec.user
     if spec.password_file is not None:
         data["password_file"] = spec.password_file
-    secrets = {"token": token_of(spec.token_env), "password": token_of(spec.password_env)}
+    secrets = {
+        "token": token_of(spec.token_env, environ),
+        "password": token_of(spec.password_env, environ),
+    }
     given = {name: secret.reveal() for name, secret in secrets.items() if secret is not None}
     if given:
         data["secret"] = given

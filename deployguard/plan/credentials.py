@@ -25,6 +25,7 @@ __all__ = [
     "demand_access",
     "secrets_of_checks",
     "token_of",
+    "variables_of",
 ]
 
 #: The keys of checks that name a variable.
@@ -64,9 +65,17 @@ def access_of(kind: str, spec: DatabaseCheck, environ: Mapping[str, str] | None 
     return Access(dsn, None, "no password")
 
 
-def token_of(name: str | None) -> Secret | None:
+def token_of(name: str | None, environ: Mapping[str, str] | None = None) -> Secret | None:
     """The secret in a variable that a plan names. Raises :class:`UsageError` for none."""
-    return None if name is None else Secret(_value(name, os.environ), origin=name)
+    environ = os.environ if environ is None else environ
+    return None if name is None else Secret(_value(name, environ), origin=name)
+
+
+def variables_of(plan: Plan, environ: Mapping[str, str]) -> dict[str, str]:
+    """Those of the environment that the checks of a plan name: what other machines need of it."""
+    specs = [check.spec for part in plan.components.values() for check in part.checks]
+    names = {getattr(spec, key, None) for spec in specs for key in _NAMES}
+    return {name: environ[name] for name in names if name is not None and name in environ}
 
 
 def _value(name: str, environ: Mapping[str, str]) -> str:

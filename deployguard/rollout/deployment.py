@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
@@ -27,15 +27,16 @@ from deployguard.plan.order import components_on, hosts_in_order, hosts_named
 from deployguard.rollout import audit, decide, fleet, rescue
 from deployguard.rollout.keeping import Keeper
 from deployguard.rollout.member import Connect, Context, Member, Recorder, Settle
-from deployguard.rollout.outcome import Finding, Listener, Outcome, Override
+from deployguard.rollout.outcome import Finding, HostOutcome, Listener, Outcome, Override
 from deployguard.rollout.owner import owner_name
 from deployguard.rollout.releases import open_releases
 from deployguard.rollout.restoring import Restoring
 from deployguard.rollout.targets import Source
 from deployguard.rollout.transactions import new_transaction
+from deployguard.rollout.work import Here, Work
 from deployguard.snapshots.opening import open_vault
 
-__all__ = ["Run", "deploy", "new_transaction", "usage_outcome"]
+__all__ = ["Run", "deploy", "members_of", "new_transaction", "usage_outcome"]
 
 
 class Run:
@@ -55,6 +56,7 @@ class Run:
         fix: bool = False,
         ask: Ask | None = None,
         restoring: Restoring | None = None,
+        work: Work | None = None,
     ) -> None:
         self.plan = plan
         self.started_at = time.time()
@@ -71,6 +73,7 @@ class Run:
             connect=connect,
             stop=stop or threading.Event(),
             settle=settle or _settle_nothing,
+            work=work or Here(),
             world=real_world(ask),
             version=self.version,
             drift=drift,
@@ -82,14 +85,7 @@ class Run:
         )
         #: Guards that were gone over, once that is known.
         self.overrides: tuple[Override, ...] = ()
-        self.members = [
-            Member(
-                name=name,
-                host=plan.hosts[name],
-                components={c: self._component(name, c) for c in components_on(plan, name)},
-            )
-            for name in hosts_in_order(plan)
-        ]
+        self.members = members_of(plan, self._component)
 
     def _component(self, host: str, name: str) -> Component:
         component = self.plan.components[name]
@@ -103,6 +99,7 @@ class Run:
         for member in self.members:
             if member.session is not None:
                 member.session.close()
+        self.context.work.close()
         self._stack.close()
 
     def open_sources(self) -> None:
@@ -185,16 +182,39 @@ class Run:
         yield Finding(member.name, "", layer, name, failure.reason, evidence=mend)
 
 
+def members_of(
+    plan: Plan, component: Callable[[str, str], Component] | None = None
+) -> list[Member]:
+    """The plan's hosts, in the order in which they are deployed to; ``component`` says what one of
+    its components is on a host, where that differs."""
+    return [
+        Member(
+            name=name,
+            host=plan.hosts[name],
+            components={
+                c: plan.components[c] if component is None else component(name, c)
+                for c in components_on(plan, name)
+            },
+        )
+        for name in hosts_in_order(plan)
+    ]
+
+
 def _settle_nothing(*_: object) -> str:
     return ""
 
 
 def deploy(run: Run, decisions: fleet.Decisions, save: rescue.Save | None) -> Outcome:
     """Run the transaction to its end. Raises nothing that belongs to a host."""
+    work = run.context.work
     with run.executor() as executor:
-        # The hosts are reached while the artifact is read: neither needs the other yet.
-        fleet.start_connecting(run.context, run.members, executor)
+        if work.eager:
+            # The hosts are reached while the artifact is read: neither needs the other yet.
+            fleet.start_connecting(run.context, run.members, executor)
         run.open_sources()
+        work.start(run.context, run.members)
+        if not work.eager:
+            fleet.start_connecting(run.context, run.members, executor)
         ending = fleet.run(run.context, run.members, executor, decisions, save)
         run.overrides = ending.overrides
         if ending.committed:
@@ -228,14 +248,12 @@ def _prove(run: Run) -> None:
 def _always(run: Run) -> None:
     """The plan's ``always`` tasks: on every host that can be reached, whatever happened."""
     for task in run.plan.always:
-        able = [member for member in run.members if member.session is not None]
         named = hosts_named(run.plan.hosts, task.hosts)
-        able = [member for member in able if member.name in named]
+        work = run.context.work
+        able = [member for member in run.members if work.reaches(member) and member.name in named]
         for member in able[:1] if task.once else able:
             try:
-                result = member.call(
-                    "run", {"argv": list(task.run), "env": task.env, "timeout": task.timeout}
-                )
+                result = work.run(run.context, member, task)
             except HostFailure as error:
                 run.context.record("report", "note", member.name, f"{task.name}: {error.reason}")
                 continue
@@ -270,6 +288,8 @@ def _judge(run: Run, ending: fleet.Ending) -> Outcome:
     failed = ", ".join(m.name for m in run.members if m.failure is not None)
     if code == ExitCode.NEEDS_PERSON and any(h.state == "held" for h in hosts):
         return run.outcome(code, "needs_person", _held(run, failed))
+    if alone := _left_alone(run, hosts, code):
+        return run.outcome(ExitCode.INTERRUPTED, "interrupted", alone)
     if code == ExitCode.NEEDS_PERSON:
         stuck = ", ".join(h.host for h in hosts if h.state not in _SETTLED)
         unproven = ", ".join(
@@ -279,18 +299,7 @@ def _judge(run: Run, ending: fleet.Ending) -> Outcome:
         text = f"{run.version} failed on {failed or names}; NOT restored: {names}"
         return run.outcome(code, "needs_person", text)
     if code == ExitCode.INTERRUPTED:
-        taken = ", ".join(h.host for h in hosts if h.state == "taken_over")
-        if taken:
-            text = (
-                f"somebody else has taken {taken} over; `{_with(run, 'status')}` says how it stands"
-            )
-            return run.outcome(code, "interrupted", text)
-        waiting = ", ".join(h.host for h in hosts if h.state == "prepared")
-        because = "".join(f"; {note}" for note in ending.notes)
-        text = (
-            f"in doubt: {waiting} did not hear the decision{because}. Run `{_with(run, 'recover')}`"
-        )
-        return run.outcome(code, "interrupted", text)
+        return run.outcome(code, "interrupted", _in_doubt(run, hosts, ending))
     touched = [m.name for m in run.members if m.touched and m.state == "restored"]
     if not touched:
         text = f"{run.version} failed on {failed} before anything was touched"
@@ -305,6 +314,27 @@ def _judge(run: Run, ending: fleet.Ending) -> Outcome:
             "healthy"
         )
     return run.outcome(code, "rolled_back", text)
+
+
+def _left_alone(run: Run, hosts: Sequence[HostOutcome], code: ExitCode) -> str:
+    """What to say where only of hosts that restore themselves it is not known; else empty."""
+    left = run.context.work.left
+    if not left or decide.exit_code([h for h in hosts if h.host not in left]) == code:
+        return ""
+    return (
+        f"{run.version} was given up; {', '.join(left)} cannot be reached from here and restore "
+        f"themselves. Run `{_with(run, 'recover')}`"
+    )
+
+
+def _in_doubt(run: Run, hosts: Sequence[HostOutcome], ending: fleet.Ending) -> str:
+    """Why it is not ours to say how it ends."""
+    taken = ", ".join(h.host for h in hosts if h.state == "taken_over")
+    if taken:
+        return f"somebody else has taken {taken} over; `{_with(run, 'status')}` says how it stands"
+    waiting = ", ".join(h.host for h in hosts if h.state == "prepared")
+    because = "".join(f"; {note}" for note in ending.notes)
+    return f"in doubt: {waiting} did not hear the decision{because}. Run `{_with(run, 'recover')}`"
 
 
 def _held(run: Run, failed: str) -> str:

@@ -24,13 +24,12 @@ from deployguard.errors import (
     UsageError,
 )
 from deployguard.guards.base import Verdict
-from deployguard.rollout import decide, guards, keeping, migrations, rescue, transaction
+from deployguard.rollout import decide, guards, keeping, migrations, rescue
 from deployguard.rollout.member import Context, Member
 from deployguard.rollout.outcome import Override
+from deployguard.rollout.work import Step
 
-__all__ = ["Decisions", "Ending", "hand_over", "run", "start_connecting"]
-
-Step = Callable[[Context, Member], None]
+__all__ = ["Decisions", "Ending", "run", "start_connecting"]
 
 #: How often a wait for the hosts looks whether it is time to stop, in seconds.
 _GLANCE = 0.1
@@ -75,7 +74,7 @@ def run(
         _run(context, fleet, decisions, save, ending)
     except _Undecided as doubt:
         ending.notes.append(str(doubt))
-        hand_over(members)
+        context.work.hand_over(members)
     return ending
 
 
@@ -90,8 +89,8 @@ def _run(
     try:
         fleet.connected()
         _stop_if_too_many(context, members)
-        fleet.each(transaction.begin, fleet.able())
-        fleet.each(transaction.inspect, fleet.able())
+        fleet.each(context.work.begin, fleet.able())
+        fleet.each(context.work.inspect, fleet.able())
         _stop_if_too_many(context, members)
         context.migrations = migrations.migrations_of(context, fleet.able())
         guards.note_unhealthy(context, fleet.able())
@@ -102,7 +101,7 @@ def _run(
             return
         _approve(context, fleet)
         _go_over(context, decisions, verdicts, ending)
-        fleet.each(transaction.stage, fleet.able())
+        fleet.each(context.work.stage, fleet.able())
         _stop_if_too_many(context, members)
         _keep(context, fleet)
         _roll(context, fleet)
@@ -124,7 +123,7 @@ def _run(
         _decide(context, decisions, "abort")
         fleet.restore(members, save)
         return
-    fleet.carry_out(transaction.commit, ready)
+    fleet.carry_out(context.work.commit, ready)
     # Hosts that failed within `max_fail_percentage` go back alone.
     fleet.restore([m for m in members if m not in ready and m.begun], save)
     ending.committed = all(m.state == "committed" for m in ready)
@@ -136,7 +135,7 @@ def _approve(context: Context, fleet: _Fleet) -> None:
         guards.approve(context, fleet.able())
     except Refused:
         if context.stop.is_set():
-            hand_over(fleet.members)
+            context.work.hand_over(fleet.members)
             raise Interrupted("interrupted") from None
         raise
 
@@ -168,7 +167,7 @@ def _keep(context: Context, fleet: _Fleet) -> None:
 def start_connecting(context: Context, members: list[Member], executor: Executor) -> None:
     """Begin to reach every host; :func:`run` waits for the answers."""
     for member in members:
-        member.connecting = executor.submit(_guarded, transaction.connect, context, member)
+        member.connecting = executor.submit(_guarded, context.work.connect, context, member)
 
 
 def _decide(context: Context, decisions: Decisions, decision: str) -> str:
@@ -268,7 +267,7 @@ class _Fleet:
         if self.context.stop.is_set():
             for future in futures:
                 future.cancel()
-            hand_over(self.members)
+            self.context.work.hand_over(self.members)
             raise Interrupted("interrupted")
 
     def restore(self, members: Iterable[Member], save: rescue.Save | None) -> None:
@@ -282,14 +281,14 @@ class _Fleet:
         first = [member for member in begun if member.touched and member.name in back]
         rest = [member for member in begun if member not in first]
         if first:
-            self._all(rescue.stop, [member for member in rest if member.touched], save)
-            self._all(rescue.restore, first, save)
+            self._all(self.context.work.stop, [member for member in rest if member.touched], save)
+            self._all(self.context.work.restore, first, save)
         if any(member.state == "stuck" for member in first):
             for member in rest:
                 if member.touched:
-                    rescue.hold(self.context, member)
+                    self.context.work.hold(self.context, member)
             rest = [member for member in rest if not member.touched]
-        self._all(rescue.restore, rest, save)
+        self._all(self.context.work.restore, rest, save)
 
     def _all(
         self,
@@ -324,7 +323,7 @@ def _roll(context: Context, fleet: _Fleet) -> None:
         context.record(
             "switch", "note", "", f"batch {number}: {', '.join(batch_names)}", batch=number
         )
-        fleet.each(_switch_and_check, [m for m in batch if m.failure is None])
+        fleet.each(context.work.switch, [m for m in batch if m.failure is None])
         crossed = migrations.points(context.migrations, batch_names)
         context.crossed = ", ".join(filter(None, [context.crossed, *crossed]))
         failed = [m.name for m in batch if m.failure is not None]
@@ -332,17 +331,12 @@ def _roll(context: Context, fleet: _Fleet) -> None:
             raise _Failed
         if done:
             # What was healthy an hour ago is not known to be healthy now.
-            fleet.each(transaction.check_again, [m for m in done if m.failure is None])
+            fleet.each(context.work.check_again, [m for m in done if m.failure is None])
             worse = [m.name for m in done if m.failure is not None]
             share = context.plan.max_fail_percentage
             if decide.after_batch([m.name for m in done], worse, share) == "abort":
                 raise _Failed
         done += [m for m in batch if m.failure is None]
-
-
-def _switch_and_check(context: Context, member: Member) -> None:
-    transaction.switch(context, member)
-    transaction.check(context, member)
 
 
 def _stop_if_too_many(context: Context, members: Sequence[Member]) -> None:
@@ -366,7 +360,7 @@ def _give_up(
         standing = _decide(context, decisions, "commit")
         fleet.restore([m for m in begun if m not in ready], save)
         if standing == "commit":
-            fleet.carry_out(transaction.commit, ready)
+            fleet.carry_out(context.work.commit, ready)
         else:
             fleet.restore(ready, save)
         return
@@ -374,15 +368,7 @@ def _give_up(
     if choice == "hold":
         touched = [m for m in begun if m.touched]
         for member in touched:
-            rescue.hold(context, member)
+            context.work.hold(context, member)
         fleet.restore([m for m in begun if not m.touched], None)
     else:
         fleet.restore(begun, save)
-
-
-def hand_over(members: Iterable[Member]) -> None:
-    """Leave the hosts to themselves: each restores at once, or waits if it has voted."""
-    for member in members:
-        if member.session is not None:
-            member.session.hand_over()
-            member.session.close()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from deployguard.rollout.keeping import Keeper
     from deployguard.rollout.migrations import Migration
     from deployguard.rollout.restoring import Restoring
+    from deployguard.rollout.work import Work
 
 __all__ = ["Context", "Member", "Recorder", "live_version"]
 
@@ -69,6 +70,7 @@ class Context:
     connect: Connect
     stop: threading.Event
     settle: Settle
+    work: Work
     world: World
     version: str
     drift: str | None = None

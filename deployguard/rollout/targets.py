@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from deployguard.plan.model import Component, Git, ManagedFile, Plan
 __all__ = [
     "Blobs",
     "Source",
+    "local_files",
     "site_early",
     "site_of",
     "source_of_release",
@@ -60,6 +61,8 @@ class Source:
     managed: tuple[Mapping[str, Any], ...] | None = None
     git: Git | None = None
     revision: GitRevision | None = None
+    #: Local files of the plan that came along, by their name there; the others are read.
+    carried: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def history(self) -> bool:
@@ -190,19 +193,27 @@ def target_of(
         if source.managed is not None
         else [
             # A rollback takes the files from the host's history, like the tree.
-            _file_name(path, file) if source.history else _file_data(plan, path, file)
+            _file_name(path, file) if source.history else _file_data(plan, source, path, file)
             for path, file in files.items()
         ],
         "observe": driver.observe(component, early),
     }
 
 
-def _file_data(plan: Plan, path: str, file: ManagedFile) -> dict[str, Any]:
+def local_files(plan: Plan, component: Component) -> dict[str, bytes]:
+    """The files beside the plan that go with a component, by their name in the plan."""
+    files = {**driver_of(component).files(component), **component.files}
+    names = [file.source for file in files.values() if file.source is not None]
+    return {name: (Path(plan.source).parent / name).read_bytes() for name in names}
+
+
+def _file_data(plan: Plan, source: Source, path: str, file: ManagedFile) -> dict[str, Any]:
     if file.content is not None:
         data = file.content.encode()
     else:
         assert file.source is not None
-        data = (Path(plan.source).parent / file.source).read_bytes()
+        known = source.carried.get(file.source)
+        data = known if known is not None else (Path(plan.source).parent / file.source).read_bytes()
     return {
         "path": path,
         "mode": file.mode,

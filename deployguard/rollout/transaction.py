@@ -113,7 +113,8 @@ def inspect(context: Context, member: Member) -> None:
                 target["source"]["known"], sent[name] = more["known"], more["sent"]
             targets.append(target)
         versions = {name: context.sources[name].version for name in member.order}
-        member.checks = checks_of(member.components, versions, session.hello)
+        environ = context.world.environ
+        member.checks = checks_of(member.components, versions, session.hello, environ)
         disks = [g.disk.path for g in context.plan.guards if g.disk is not None]
         asked = guards.questions(context.plan, member.name, rollback=context.rollback)
         try:
@@ -139,14 +140,17 @@ def inspect(context: Context, member: Member) -> None:
 
 
 def checks_of(
-    components: Mapping[str, Component], versions: Mapping[str, str], hello: Mapping[str, Any]
+    components: Mapping[str, Component],
+    versions: Mapping[str, str],
+    hello: Mapping[str, Any],
+    environ: Mapping[str, str] | None = None,
 ) -> list[CheckData]:
-    """The checks of components, as the host makes them."""
+    """The checks of components, as the host makes them; their secrets are those of ``environ``."""
     found: list[CheckData] = []
     for name, component in components.items():
         site = site_of_nowhere(name, component, hello)
         probe = driver_of(component).process_probe(component, site)
-        found += checks.compile_checks(name, component, versions[name], probe)
+        found += checks.compile_checks(name, component, versions[name], probe, environ)
     return found
 
 

@@ -38,8 +38,14 @@ class Journal(Protocol):
     known whether it was done.
     """
 
-    #: A file of this machine: reports wait in it until they are delivered.
-    path: Path
+    @property
+    def path(self) -> Path:
+        """A file of this machine: reports wait in it until they are delivered."""
+        ...
+
+    def heed(self, stop: threading.Event) -> None:
+        """Wait for nothing that is away any more, once this is set: somebody has to leave."""
+        ...
 
     def begin(self, transaction: Mapping[str, Any], hosts: list[str]) -> None:
         """Record that a transaction starts, before any host hears of it."""
@@ -200,6 +206,9 @@ class SqliteJournal:
                 time.sleep(0.02)
             else:
                 return
+
+    def heed(self, stop: threading.Event) -> None:
+        """A file is not away."""
 
     def begin(self, transaction: Mapping[str, Any], hosts: list[str]) -> None:
         with self._lock:

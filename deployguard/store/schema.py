@@ -17,8 +17,8 @@ from deployguard.store.work import POSTGRES_PREFIX, tables
 
 __all__ = ["VERSION", "upgrade_postgres", "upgrade_sqlite"]
 
-#: 1 had no debts, 2 no overrides, 3 no incidents, 4 no notifications.
-VERSION = 5
+#: 1 had no debts, 2 no overrides, 3 no incidents, 4 no notifications, 5 no mailbox.
+VERSION = 6
 
 _SQLITE = """
 CREATE TABLE IF NOT EXISTS transactions (
@@ -102,6 +102,42 @@ CREATE TABLE IF NOT EXISTS deployguard_overrides (
 ALTER TABLE deployguard_transactions ADD COLUMN IF NOT EXISTS changed_at double precision;
 """
 
+#: What a controller and jobs elsewhere write to each other; see :mod:`deployguard.store.mailbox`.
+_MAILBOX = """
+CREATE TABLE IF NOT EXISTS deployguard_runs (
+    transaction_id text PRIMARY KEY REFERENCES deployguard_transactions (id),
+    beats integer NOT NULL DEFAULT 0,
+    closed boolean NOT NULL DEFAULT false
+);
+CREATE TABLE IF NOT EXISTS deployguard_jobs (
+    transaction_id text NOT NULL REFERENCES deployguard_runs ON DELETE CASCADE,
+    host text NOT NULL,
+    worker text NOT NULL DEFAULT '',
+    attempt integer NOT NULL DEFAULT 0,
+    withdrawn boolean NOT NULL DEFAULT false,
+    held integer NOT NULL DEFAULT 0,
+    beats integer NOT NULL DEFAULT 0,
+    ordered integer NOT NULL DEFAULT 0,
+    answered integer NOT NULL DEFAULT 0,
+    content bytea NOT NULL DEFAULT '',
+    PRIMARY KEY (transaction_id, host)
+);
+CREATE TABLE IF NOT EXISTS deployguard_messages (
+    transaction_id text NOT NULL REFERENCES deployguard_runs ON DELETE CASCADE,
+    host text NOT NULL,
+    number bigint NOT NULL,
+    content bytea NOT NULL,
+    PRIMARY KEY (transaction_id, host, number)
+);
+CREATE TABLE IF NOT EXISTS deployguard_parcels (
+    transaction_id text NOT NULL REFERENCES deployguard_runs ON DELETE CASCADE,
+    name text NOT NULL,
+    number integer NOT NULL,
+    content bytea NOT NULL,
+    PRIMARY KEY (transaction_id, name, number)
+);
+"""
+
 
 def upgrade_sqlite(connection: sqlite3.Connection, name: str) -> None:
     """Bring the database to this version; ``name`` is for the message where it is a newer one."""
@@ -151,7 +187,7 @@ def upgrade_postgres(connection: Any, name: str) -> None:
         found = connection.execute("SELECT max(version) AS version FROM deployguard_schema")
         if _known(int(found.fetchone()["version"] or 0), name) == VERSION:
             return
-        connection.execute(_POSTGRES)
+        connection.execute(_POSTGRES + _MAILBOX)
         for statement in (
             *TABLES,
             *append_only("postgres"),

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from deployguard.transport.payload import Program
     from deployguard.transport.session import Session
 
-__all__ = ["connect", "transport_for"]
+__all__ = ["connect", "reach", "transport_for"]
 
 
 def transport_for(host: Host) -> Transport:
@@ -28,3 +28,10 @@ def transport_for(host: Host) -> Transport:
 def connect(host_name: str, host: Host, *, program: Program | None = None) -> Session:
     """A session with the host program on ``host``; raises ``Unreachable`` or nothing."""
     return transport_for(host).connect(host_name, host, program=program)
+
+
+def reach(name: str, host: Host) -> Session:
+    """As :func:`connect`, to a host of a plan: without an address its name is one."""
+    if host.address is None:
+        host = host.model_copy(update={"address": name})
+    return connect(name, host)

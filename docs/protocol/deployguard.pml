@@ -565,6 +565,49 @@ inline decide(what)
 	:: true \
 	fi
 
+#ifdef REJOIN
+/*
+ * With an engine a job that has lost its worker is entered again elsewhere (engine/joining.py). A host
+ * that has voted is taken over under the epoch after the one that it was held under; nobody else has
+ * raised that meanwhile, or its vote is none for the coordinator any more. A host that had not come
+ * to its vote has failed.
+ */
+byte held[HOSTS] = 1;
+bit rejoined[HOSTS];		/* once before the decision, once after it: more is more of the same */
+#ifdef BUG_REJOIN_ABOVE_ALL
+#define STILL_OURS(h)	true
+#define NEXT(h)		held[h] = epoch[h] + 1
+#else
+#define STILL_OURS(h)	(epoch[h] == held[h])
+#define NEXT(h)		held[h]++
+#endif
+#define WORKER_DIES(h) \
+	:: atomic { SAYS(h, PREPARED) && !rejoined[h] && CAN_FAIL -> troubles++; \
+		reply[WIRE(0, h)] = LOST }
+#define MAY_REJOIN(h) \
+	:: atomic { SAYS(h, LOST) && state[h] == PREPARED && !undoing[h] && !rejoined[h] -> \
+		rejoined[h] = true; \
+		if \
+		:: STILL_OURS(h) -> NEXT(h); reply[WIRE(0, h)] = 0; call(0, h, ADOPT, held[h]) \
+		:: else -> reply[WIRE(0, h)] = REFUSED \
+		fi }
+/* The order that its worker had when it died; when it has come so far, to answer is enough. */
+#define COMMIT_AGAIN(h) \
+	:: atomic { SAYS(h, PREPARED) -> SEND(h, COMMIT) }
+#define FORGET_REJOINED(h) rejoined[h] = false
+#if HOSTS == 1
+#define ANY_HOST(ALTERNATIVE)	ALTERNATIVE(0)
+#elif HOSTS == 2
+#define ANY_HOST(ALTERNATIVE)	ALTERNATIVE(0) ALTERNATIVE(1)
+#else
+#define ANY_HOST(ALTERNATIVE)	ALTERNATIVE(0) ALTERNATIVE(1) ALTERNATIVE(2)
+#endif
+#define ABOVE_HELD(h)	mine = (held[h] >= mine -> held[h] + 1 : mine)
+#define HIGHER		mine++; EACH(ABOVE_HELD)
+#else
+#define HIGHER		mine++
+#endif
+
 proctype Coordinator()
 {
 	byte h = HOSTS;
@@ -584,6 +627,16 @@ proctype Coordinator()
 	:: atomic { EVERY(HAS_SAID) && !EVERY(SAYS_STAGED) -> goto give_up }
 	MAY_DIE
 	fi;
+#ifdef REJOIN
+	do
+	ANY_HOST(WORKER_DIES)
+	ANY_HOST(MAY_REJOIN)
+	:: atomic { EVERY(HAS_SAID) && !EVERY(SAYS_PREPARED) -> goto give_up }
+	:: EVERY(HAS_SAID) && EVERY(SAYS_PREPARED) -> break
+	MAY_DIE
+	:: atomic { CAN_FAIL -> troubles++; decide(ABORT); goto killed }
+	od;
+#else
 	if
 #ifdef TOLERATE
 	:: atomic { EVERY(HAS_SAID) && EVERY(FAILED) -> goto give_up }
@@ -596,6 +649,7 @@ proctype Coordinator()
 	/* An interrupt is the same, with a record of it. */
 	:: atomic { CAN_FAIL -> troubles++; decide(ABORT); goto killed }
 	fi;
+#endif
 	/* Every vote is durable on its host; the decision is so here before any host hears of it. */
 #ifdef BUG_TELL_BEFORE_RECORD
 	atomic { EACH(SEND_DECISION) };
@@ -614,6 +668,16 @@ proctype Coordinator()
 	MAY_DIE
 	fi;
 #endif
+#ifdef REJOIN
+	atomic { EACH(FORGET_REJOINED) };
+	do
+	ANY_HOST(MAY_REJOIN)
+	ANY_HOST(COMMIT_AGAIN)
+	:: atomic { EVERY(HAS_SAID) ->
+		said_committed = EVERY(SAYS_COMMITTED); check(0); goto killed }
+	MAY_DIE
+	od;
+#else
 	if
 	:: atomic { EVERY(HAS_SAID) ->
 		said_committed = EVERY(SAYS_COMMITTED);	/* if not, it says who is in doubt */
@@ -626,6 +690,7 @@ proctype Coordinator()
 		}
 	MAY_DIE
 	fi;
+#endif
 
 give_up: /* No record means abort: this one only serves who reads it. */
 	atomic { decide(ABORT); EACH(SEND_RESTORE) };
@@ -636,7 +701,7 @@ give_up: /* No record means abort: this one only serves who reads it. */
 reconnect: /* Whose connection broke is reached anew, and taken over under a higher epoch. */
 	do
 	:: atomic { h < HOSTS && SAYS(h, LOST) && HAS_TO_GO_BACK(h) ->
-		mine++; reply[WIRE(0, h)] = 0; call(0, h, ADOPT, mine) };
+		HIGHER; reply[WIRE(0, h)] = 0; call(0, h, ADOPT, mine) };
 		do
 		:: atomic { HAS_SAID(h) && !FAILED(h) && !TERMINAL(reply[WIRE(0, h)]) && !busy[h] ->
 			reply[WIRE(0, h)] = 0; call(0, h, RESTORE, 0) }

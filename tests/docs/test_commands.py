@@ -33,6 +33,9 @@ DEMO = ROOT / "playbooks" / "demo"
 
 _RM_RF_SRC = "tests/incidents/test_rm_rf_src.py::is_shown"
 _CONTAINMENT = "tests/incidents/test_containment.py::is_shown"
+_ENGINE = "tests/scenarios/test_engine.py::test_a_good_deploy_and_a_bad_one"
+_TLS = "tests/scenarios/test_engine.py::test_with_tls"
+_DASK = "DASK_DISTRIBUTED__COMM__"
 #: What is not run below: who runs it, or why nobody does.
 ELSEWHERE = {
     "make demo": "tests/playbooks/test_demo.py::test_what_is_served_after_each_step",
@@ -56,6 +59,15 @@ ELSEWHERE = {
     "deployguard incident list --all": _CONTAINMENT,
     'deployguard apply plan.yaml --override "ci=merged by force" '
     '--override "change_size=merged by force"': "tests/incidents/test_force_merge.py::is_shown",
+    "pip install 'deployguard[fleet]'": "what `make venv` installs",
+    "dask scheduler": _ENGINE,
+    "dask worker tcp://scheduler:8786": _ENGINE,
+    "deployguard apply plan.yaml --engine dask://scheduler:8786 "
+    "--journal postgresql://deploy@db/deployguard": _ENGINE,
+    f"export {_DASK}REQUIRE_ENCRYPTION=true": _TLS,
+    f"export {_DASK}TLS__CA_FILE=ca.pem": _TLS,
+    f"export {_DASK}TLS__CLIENT__CERT=deployer.pem": _TLS,
+    f"export {_DASK}TLS__CLIENT__KEY=deployer.key": _TLS,
     "python -m bench.deploy --hosts 1,10,40 --runs 3 --write": "takes an hour; its options hold",
     "python -m bench.store --write": "takes a minute of a quiet machine; its options hold",
 }

@@ -165,6 +165,9 @@ def test_two_hosts_and_takeovers(tmp_path: Path) -> None:
         (2, 1, ("TOLERATE",)),
         (2, 0, ("RECOVERERS=2",)),
         (3, 0, ()),
+        # Jobs that are entered again when their worker has died.
+        (2, 1, ("REJOIN",)),
+        (3, 0, ("REJOIN",)),
         # All that one trouble can do to three hosts, in two searches of less than 4 GB each.
         (3, 1, ("ONLY_IN_TIME",)),
         (3, 1, ("ONLY_LATE",)),
@@ -229,6 +232,8 @@ BUGS = [
     ("BUG_ABSENT_STAYS_ABSENT", 2, 0),
     # With `max_fail_percentage`, one host that went back is taken for a decision.
     ("TOLERATE BUG_BACK_MEANS_ABORT", 3, 1),
+    # A job that is entered again takes the host over from whoever has it.
+    ("REJOIN BUG_REJOIN_ABOVE_ALL", 2, 1),
 ]
 
 

@@ -93,6 +93,7 @@ class Scene:
         self.unit = f"{self.name}.service"
         self.extra = plan
         self.component: dict[str, Any] = {}
+        self.connect_deadline = "4s"
         self.checks: list[dict[str, Any]] = [
             {"process": {"deadline": "6s"}},
             {"port": {"number": self.port, "deadline": "6s"}},
@@ -153,7 +154,7 @@ class Scene:
                     "identity_file": str(host.client_key),
                     "known_hosts": str(host.known_hosts),
                     "become": True,
-                    "connect_deadline": "4s",
+                    "connect_deadline": self.connect_deadline,
                 }
                 for host in self.hosts
             },

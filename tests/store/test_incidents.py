@@ -50,7 +50,7 @@ def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]
     else:
         opened = PostgresJournal(request.getfixturevalue("server").url, patience=20.0)
         for table in ("incidents", "transactions"):
-            opened._do(f"TRUNCATE deployguard_{table} CASCADE", ())
+            opened._database.do(f"TRUNCATE deployguard_{table} CASCADE", ())
     yield opened
     opened.close()
 
@@ -77,7 +77,7 @@ def again(journal: Journal) -> Journal:
     """The same store, as another process sees it."""
     if isinstance(journal, SqliteJournal):
         return SqliteJournal(journal.path)
-    return PostgresJournal(journal._url)  # type: ignore[attr-defined]
+    return PostgresJournal(journal.url)  # type: ignore[attr-defined]
 
 
 def test_ids_count_the_day_in_utc(book: Book, clock: Clock) -> None:
@@ -282,20 +282,20 @@ def test_a_database_that_knows_no_incidents(server: Any) -> None:
     """The same for a shared one; and one that is newer is left alone."""
     journal = PostgresJournal(server.url)
     tables = ("schema", "incident_links", "incident_entries", "incidents")
-    journal._try(
+    journal._database.attempt(
         lambda c: [c.execute(f"DROP TABLE deployguard_{name}") for name in tables]  # type: ignore[call-overload]
     )
-    journal._do("ALTER TABLE deployguard_transactions DROP COLUMN changed_at CASCADE", ())
+    journal._database.do("ALTER TABLE deployguard_transactions DROP COLUMN changed_at CASCADE", ())
     journal.close()
     journal = PostgresJournal(server.url)
     journal.begin({**BEGUN, "id": "after", "changed_at": 5.0}, ["web1"])
     assert Book(journal, clock=Clock()).open(opening()).id == "INC-20261121-001"
-    journal._do("UPDATE deployguard_schema SET version = %s", (VERSION + 1,))
+    journal._database.do("UPDATE deployguard_schema SET version = %s", (VERSION + 1,))
     try:
         with pytest.raises(InternalError, match="written by a newer deployguard"):
             PostgresJournal(server.url)
     finally:
-        journal._do("UPDATE deployguard_schema SET version = %s", (VERSION,))
+        journal._database.do("UPDATE deployguard_schema SET version = %s", (VERSION,))
         journal.close()
 
 

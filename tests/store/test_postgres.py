@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +22,7 @@ from tests.postgres import Postgres
 def journal(server: Postgres) -> Iterator[Journal]:
     """Empty, and one that does not wait for long."""
     opened = PostgresJournal(server.url, patience=20.0)
-    opened._do("TRUNCATE deployguard_transactions CASCADE", ())
+    opened._database.do("TRUNCATE deployguard_transactions CASCADE")
     yield opened
     opened.close()
 
@@ -43,7 +45,7 @@ def test_a_transaction_from_begin_to_end(journal: Journal) -> None:
     outcome = rolled_back().as_dict()
     outcome["summary"] = "web1: a file named \0 and \udcff"
     journal.end("one", outcome)
-    other = PostgresJournal(journal._url)  # type: ignore[attr-defined]
+    other = PostgresJournal(journal.url)  # type: ignore[attr-defined]
     found = other.get("one")
     assert found is not None and found["hosts"] == ["web1", "web2"]
     assert found["exit_code"] == 3 and found["summary"] == "web1: a file named \\0 and \\udcff"
@@ -124,6 +126,51 @@ def test_a_server_that_is_gone_for_good(server: Postgres) -> None:
     assert "deployguard recover" in caught.value.hint
     with pytest.raises(JournalUnavailable):
         PostgresJournal(server.url, patience=0.3)
+
+
+def test_a_server_that_does_not_answer(server: Postgres) -> None:
+    """Frozen, and its kernel answers for it: that counts as away, and it is asked anew."""
+    journal = PostgresJournal(server.url, answer_within=1.0)
+    begin(journal, "frozen")
+    (row,) = journal.read("SELECT pg_backend_pid() AS pid")
+    os.kill(row["pid"], signal.SIGSTOP)
+    try:
+        assert journal.decide("frozen", "abort") == "abort"
+        (again,) = journal.read("SELECT pg_backend_pid() AS pid")
+        assert again["pid"] != row["pid"]
+    finally:
+        os.kill(row["pid"], signal.SIGCONT)
+        journal.close()
+
+
+def test_nobody_waits_who_has_to_leave(server: Postgres) -> None:
+    """A signal ends the wait for a database that is away."""
+    journal = PostgresJournal(server.url, patience=3600.0)
+    begin(journal, "left")
+    stop = threading.Event()
+    journal.heed(stop)
+    server.stop()
+    said: list[str] = []
+
+    def decide() -> None:
+        try:
+            journal.decide("left", "abort")
+        except JournalUnavailable as error:
+            said.append(error.message)
+
+    waiting = threading.Thread(target=decide, daemon=True)
+    waiting.start()
+    stop.set()
+    waiting.join(60)
+    assert len(said) == 1 and "cannot be used" in said[0]
+    server.start()
+
+
+def test_a_url_that_is_none_is_not_repeated() -> None:
+    """What is wrong with it is told, and there may be a password in it."""
+    with pytest.raises(JournalUnavailable, match="cannot be used") as caught:
+        PostgresJournal("postgresql://ann:secret0word@[::1/x")
+    assert "secret0word" not in caught.value.message
 
 
 @pytest.mark.parametrize("name", ["nosuch", "no%20such"])

@@ -1,0 +1,1 @@
+"""Hosts' transactions as jobs on workers elsewhere, held together by the shared journal."""
