@@ -2,7 +2,8 @@
 
 * The name in ``Host`` is one of this machine's own: a page elsewhere whose name was made to point
   to 127.0.0.1 gets nothing (DNS rebinding).
-* The other end belongs to this user, see :mod:`deployguard.web.peer`; or it has the token.
+* The other end belongs to this user, see :mod:`deployguard.web.peer`; or it has the token, or asks
+  for the metrics alone.
 * Nothing is changed unless a token was set and given, by a form of ours: the cookie is
   ``SameSite``, the form carries a key of the session, and the browser says that it came from here.
 """
@@ -26,6 +27,8 @@ __all__ = ["COOKIE", "Door", "Guarded", "policy"]
 
 COOKIE = "deployguard"
 
+#: Numbers and the names of services, for a Prometheus that runs as somebody else.
+_COUNTS = "/openmetrics"
 _NAMES = ("localhost", "127.0.0.1", "::1")
 _ALWAYS = {
     "x-content-type-options": "nosniff",
@@ -124,9 +127,10 @@ class Guarded:
             return "this is for names of this machine: http://127.0.0.1 or http://localhost"
         if request.method not in ("GET", "HEAD", "POST"):
             return "there is nothing here to do that with"
+        if request.url.path == _COUNTS or (self._door.opens and request.url.path == "/token"):
+            return None
         peer = is_ours(request.scope.get("client"), request.scope.get("server"))
-        entering = self._door.opens and request.url.path in ("/token", "/static/live.js")
-        if not peer and not entering and not self._door.key(request):
+        if not peer and not self._door.key(request):
             return "this belongs to another user of this machine"
         return None
 

@@ -20,6 +20,7 @@ from deployguard.incidents.metrics import Metrics, measure
 from deployguard.report.metrics import as_csv, as_dict, openmetrics
 from deployguard.store.journal import Journal, SqliteJournal
 from deployguard.store.postgres import PostgresJournal
+from deployguard.web import queries
 from tests.cli.conftest import Run, deployguard  # noqa: F401 - a fixture
 from tests.metrics.known import DAY, NOVEMBER, NOW, OCTOBER, SEPTEMBER, Known
 from tests.postgres import a_server
@@ -165,6 +166,21 @@ def test_weeks_and_quarters(journal: Journal) -> None:
     quarters = measure(journal, NOW, by="quarter", count=2)
     assert [one.name for one in quarters.periods] == ["2026-Q3", "2026-Q4"]
     assert [one.deployments for one in quarters.tallies] == [1, 13]
+
+
+def test_lists_of_the_pages(journal: Journal) -> None:
+    """Either kind of store answers what the pages ask of it."""
+    first = queries.transactions(journal, 0)
+    assert len(first.rows) == 17 and not first.more
+    assert first.rows[0]["started_at"] > first.rows[-1]["started_at"]
+    stuck = queries.transactions(journal, 0, plan="shop", status="needs_person").rows
+    assert [row["started_at"] for row in stuck] == [NOVEMBER + 1000]
+    assert queries.transactions(journal, 1).rows == () and queries.unended(journal) == []
+    (one,) = queries.incidents(journal, 0, service="shop", severity="critical").rows
+    assert one.detected_at == NOVEMBER + 1010
+    asked = {"plan": "", "environment": "", "status": ""}
+    found = {one.name: one.values for one in queries.choices(journal, "transactions", asked)}
+    assert found["plan"] == ("blog", "shop") and found["environment"] == ("production",)
 
 
 def test_openmetrics(journal: Journal, found: Metrics) -> None:
