@@ -157,8 +157,11 @@ def list_command(console: Console, everything: bool, service: str | None, limit:
 @click.option("--report", is_flag=True, help="Write the short report in Markdown to stdout.")
 @common
 def show_command(console: Console, incident: str | None, report: bool) -> int:
-    """Show an incident: how it stands, its links, its timeline, and what was like it before."""
+    """Show an incident: how it stands, its links, who was told, its timeline, and what was like it
+    before."""
     from deployguard.cli import incident_text
+    from deployguard.notify.delivery import told_of
+    from deployguard.store.opening import open_journal
 
     lookup = open_book("").lookup
     found = lookup.get(incident) if incident else lookup.only()
@@ -166,6 +169,7 @@ def show_command(console: Console, incident: str | None, report: bool) -> int:
         return _report(console, found)
     entries, links = lookup.timeline(found.id), lookup.links(found.id)
     similar = lookup.similar(found)
+    told = told_of(open_journal(), found.id)
     record: dict[str, Any] = {
         **found.as_dict(),
         "timeline": [entry.as_dict() for entry in entries],
@@ -180,9 +184,10 @@ def show_command(console: Console, incident: str | None, report: bool) -> int:
             }
             for one in similar
         ],
+        "told": [one.as_dict() for one in told],
     }
     console.emit("incident", record)
-    for line, color in incident_text.shown(found, entries, links, similar, time.time()):
+    for line, color in incident_text.shown(found, entries, links, similar, time.time(), told):
         console.say(line, fg=color)
     return 0
 

@@ -62,7 +62,9 @@ def open_command(
     from deployguard.incidents.fingerprint import shape
     from deployguard.incidents.record import Incident
     from deployguard.incidents.severity import level_named, name_of
+    from deployguard.notify.announce import silence
     from deployguard.report.incidents import targets_of
+    from deployguard.store.opening import open_journal
 
     level = level_named(severity)
     if not title.strip():
@@ -109,6 +111,9 @@ def open_command(
         console.say(f"  to be acknowledged by {relative(incident.acknowledge_by, now)}")
     console.say(f"  to be resolved by {relative(incident.resolve_by, now)}")
     say_told(console)
+    why = silence(open_journal(), incident)
+    if why:
+        console.say(f"nobody is told: {why}", fg="yellow")
     for line, color in incident_text.similar_lines(book.lookup.similar(incident)):
         console.say(f"  {line}", fg=color)
     console.say(f"next: {incident_text.next_step(incident)}")

@@ -9,6 +9,7 @@ from deployguard.evidence.timeline import iso
 from deployguard.incidents.lookup import Similar
 from deployguard.incidents.record import Entry, Incident, Link
 from deployguard.incidents.severity import name_of, word
+from deployguard.notify.delivery import Told
 
 __all__ = ["Line", "color_of", "heading", "listed", "next_step", "shown", "similar_lines"]
 
@@ -47,6 +48,7 @@ def shown(
     links: Sequence[Link],
     similar: Sequence[Similar],
     now: float,
+    told: Sequence[Told] = (),
 ) -> Iterator[Line]:
     """An incident whole."""
     yield heading(incident), color_of(incident)
@@ -54,6 +56,7 @@ def shown(
     if links:
         yield "links", None
         yield from ((f"  {link.kind} {link.value}", None) for link in links)
+    yield from _told(told)
     yield "timeline (UTC)", None
     for entry in entries:
         first, *rest = (entry.text or "").splitlines() or [""]
@@ -86,6 +89,20 @@ def next_step(incident: Incident) -> str:
     if incident.state == "resolved":
         return f"{command('close')} when what there was to learn is written down"
     return f"nothing; {command('reopen')} opens it again"
+
+
+def _told(told: Sequence[Told]) -> Iterator[Line]:
+    """What each channel was told, and what keeps the rest from it."""
+    if told:
+        yield "told", None
+    for channel in dict.fromkeys(one.channel for one in told):
+        mine = [one for one in told if one.channel == channel]
+        said = dict.fromkeys(one.kind for one in mine if one.state == "delivered")
+        yield f"  {channel}: {', '.join(said) or 'nothing'}", None
+        for one in mine:
+            if one.state in ("pending", "rejected"):
+                why = f"{channel}: {one.kind} {one.state}: {one.said or 'not tried yet'}"
+                yield f"  {why}", "yellow" if one.state == "pending" else "red"
 
 
 def _facts(incident: Incident, now: float) -> Iterator[Line]:

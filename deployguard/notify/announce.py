@@ -6,13 +6,15 @@ says what was so when it happened.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from deployguard.evidence.redact import Redactor
 from deployguard.evidence.timeline import iso
 from deployguard.incidents.entries import Transition
-from deployguard.incidents.record import Link
+from deployguard.incidents.record import Incident, Link
+from deployguard.incidents.severity import name_of
 from deployguard.notify.message import Message
 from deployguard.notify.routing import kind_of, wants
 from deployguard.notify.settings import ChannelSettings, Settings, known
@@ -21,7 +23,7 @@ from deployguard.plan.message import SAMPLE
 from deployguard.store.outbox import put
 from deployguard.store.work import Store, Work, storable
 
-__all__ = ["KIND", "Announcer", "cleaner", "deployed", "deploys_told", "envelope"]
+__all__ = ["KIND", "Announcer", "cleaner", "deployed", "deploys_told", "envelope", "silence"]
 
 #: What messages of channels are in the outbox.
 KIND = "notify"
@@ -85,6 +87,26 @@ class Announcer:
             {"lane": lane},
         )
         return bool(rows)
+
+
+def silence(store: Store, incident: Incident) -> str:
+    """Why nobody is told of an incident, where channels are known at all; empty where somebody is,
+    or where no plan has any."""
+    rows = store.read(
+        "SELECT id FROM @outbox WHERE substr(key, 1, :length) = :prefix LIMIT 1",
+        {"prefix": f"{KIND}/{incident.id}/", "length": len(f"{KIND}/{incident.id}/")},
+    )
+    if rows:
+        return ""
+    settings = known(store, incident.service, incident.environment)
+    if settings is not None and settings.channels:
+        return f"no channel of {incident.service} is told of what is {name_of(incident.severity)}"
+    plans = store.read("SELECT settings FROM @notify_plans ORDER BY saved_at DESC")
+    others = [Settings.from_dict(json.loads(row["settings"])) for row in plans]
+    names = [f"{one.service} in {one.environment}" for one in others if one.channels]
+    if not names:
+        return ""
+    return f"channels are known of {', '.join(names[:5])}; --plan, or --service and --environment"
 
 
 def cleaner(settings: Settings, clean: Clean) -> Clean:

@@ -21,7 +21,7 @@ from deployguard.notify.registry import channel_of
 from deployguard.notify.settings import ChannelSettings, known
 from deployguard.store.outbox import Entry, Outbox, Shared, place
 
-__all__ = ["Told", "flush", "told"]
+__all__ = ["Told", "flush", "told", "told_of"]
 
 #: Seconds before a second try, doubled with every further one up to the most.
 FIRST_PAUSE = 1.0
@@ -73,6 +73,15 @@ def told(entry: Entry) -> Told:
         key=entry.key,
         title=str(message["title"]),
     )
+
+
+def told_of(store: Shared, incident: str) -> list[Told]:
+    """Every message about an incident, and how it stands, in the order in which they were made."""
+    return [told(entry) for entry in Outbox(store, clock=time.time).below(KIND, _keys(incident))]
+
+
+def _keys(incident: str) -> str:
+    return f"{KIND}/{incident}/"
 
 
 def flush(

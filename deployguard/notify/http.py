@@ -20,6 +20,8 @@ __all__ = ["Answer", "Caller", "short"]
 
 #: Seconds for which each wait for the network may last.
 TIMEOUT = 8.0
+#: What a rate limit asks for that names no time, in seconds.
+UNSAID_WAIT = 30.0
 #: Nothing that a provider answers is longer, in bytes.
 MOST_ANSWER = 8 << 20
 
@@ -106,7 +108,9 @@ class Caller:
         if 200 <= answer.status < 300:
             return answer
         said = self._clean(f"{self._provider} answered {answer.status}: {_reason(answer)}")
-        if answer.status in limited or answer.status in (408, 425) or answer.status >= 500:
+        if answer.status in limited:
+            raise Undelivered(said, retry_after=answer.retry_after or UNSAID_WAIT)
+        if answer.status in (408, 425) or answer.status >= 500:
             raise Undelivered(said, retry_after=answer.retry_after)
         if 300 <= answer.status < 400:
             raise Rejected(said, "it has moved: use its new address")

@@ -145,6 +145,15 @@ class Outbox:
             "WHERE kind = :kind ORDER BY id DESC LIMIT :limit", kind=kind, limit=limit
         )
 
+    def below(self, kind: str, prefix: str) -> list[Entry]:
+        """Those of a kind whose key begins so, in the order in which they were put."""
+        return self._select(
+            "WHERE kind = :kind AND substr(key, 1, :length) = :prefix ORDER BY id",
+            kind=kind,
+            prefix=prefix,
+            length=len(prefix),
+        )
+
     def entry(self, key: str) -> Entry | None:
         """The report of that key, in whatever state."""
         return next(iter(self._select("WHERE key = :key", key=key)), None)

@@ -116,6 +116,12 @@ def test_a_deploy_that_fails_and_the_night_after_it(
     (alert,) = pagerduty.alerts
     assert (alert["log"], alert["severity"]) == (["trigger", "resolve"], "critical")
 
+    shown = deployguard("incident", "show", outcome["incident"], "--json")
+    assert "  ops: opened, acknowledged, severity, update, resolved\n" in shown.err
+    assert "  oncall: severity, resolved\n" in shown.err
+    assert [one["kind"] for one in shown.lines[0]["told"] if one["channel"] == "oncall"] == [
+        *("severity", "resolved"),
+    ]
     listed = deployguard("notify", "list", "--json")
     assert {line["state"] for line in listed.lines} == {"delivered"}
     assert [line["kind"] for line in listed.lines if line["channel"] == "ops"] == [
@@ -148,6 +154,7 @@ def test_what_was_refused_is_sent_when_it_is_mended(
     assert opened.code == 0
     assert "ops refused it: opened" in opened.err
     assert "not_in_channel (invite the bot into the channel)" in opened.err
+    assert "  ops: nothing\n  ops: opened rejected: Slack" in deployguard("incident", "show").err
     assert deployguard("notify", "flush").err == "nothing waits to be sent\n"
     assert deployguard("notify", "flush", "--rejected").code == 0
     assert titles(slack) == ["[high] API down"]
@@ -176,6 +183,35 @@ def test_a_test(deployguard: Run, told: Site, slack: SlackPeer, pagerduty: Pager
     unknown = deployguard("notify", "test", told.plan, "opps")
     assert unknown.code == 2
     assert 'there is no channel "opps"' in unknown.err and 'did you mean "ops"?' in unknown.err
+
+
+def test_an_incident_that_nobody_is_told_of(deployguard: Run, told: Site) -> None:
+    """Whoever opens it is told that, and what to do: they may think that others have heard."""
+    first = deployguard("incident", "open", "high", "API down")
+    assert "nobody is told" not in first.err  # no channel is known yet
+    assert deployguard("incident", "open", "high", "DB down", "--plan", told.plan).code == 0
+    second = deployguard("incident", "open", "high", "disk full")
+    assert (
+        "nobody is told: channels are known of demo in test; --plan, or --service and --environment"
+        in second.err
+    )
+    right = deployguard(
+        *("incident", "open", "high", "queue full", "--service", "demo", "--environment", "test")
+    )
+    assert "told ops: opened" in right.err and "nobody" not in right.err
+    told.plan.write_text(told.plan.read_text().replace("ops: {", "ops: {at_least: critical, "))
+    low = deployguard("incident", "open", "low", "slow", "--plan", told.plan)
+    assert "nobody is told: no channel of demo is told of what is low" in low.err
+
+
+def test_doctor(deployguard: Run, told: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A channel that this machine could not sign in to is found before the night."""
+    monkeypatch.delenv("PAGERDUTY_KEY")
+    asked = deployguard("doctor", told.plan, "--here", "--json")
+    found = {line["subject"]: line for line in asked.lines if line["type"] == "check"}
+    assert found["channel ops"]["status"] == "ok"
+    assert found["channel oncall"]["status"] == "warning"
+    assert found["channel oncall"]["message"].startswith("$PAGERDUTY_KEY is not set here")
 
 
 def test_without_channels(deployguard: Run, site: Site) -> None:
