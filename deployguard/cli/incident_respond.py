@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from deployguard.response.history import History
     from deployguard.response.options import Option
     from deployguard.response.responding import Result
+    from deployguard.rollout.outcome import Outcome
 
 __all__ = ["respond_command"]
 
@@ -314,36 +315,52 @@ class _Response:
             self.console.say(f"{option.kind} is not possible: {option.impossible[0]}", fg="yellow")
 
     def execute(self, option: Option, incident: Incident, hands: Hands) -> Result:
-        """Under the eyes of whoever is there."""
+        """Go the way that was chosen."""
+        from deployguard.response.responding import execute
+
+        return execute(
+            option,
+            self.plan,
+            self.book,
+            incident,
+            hands,
+            self.history,
+            self.assessment,
+            deploy=self.deploy,
+            person=self.there,
+            keep=self.given["keep_contained"],
+            tell=self.console.say,
+        )
+
+    def deploy(self, option: Option) -> Outcome:
+        """A rollback or a hotfix, under the eyes of whoever is there."""
+        from deployguard import api
         from deployguard.cli.ending import quitting
         from deployguard.cli.interrupt import handing_over
         from deployguard.cli.progress import showing
         from deployguard.guards.registry import checked_overrides
-        from deployguard.response.responding import execute
 
         plan, given = self.plan, self.given
         title = f"{option.kind} of {plan.name} in {plan.environment}: {option.title}"
+        going_over: dict[str, Any] = {
+            "drift": given["drift"],
+            "overrides": checked_overrides(given["overrides"]),
+        }
         with (
             handing_over(quitting(self.console), plan.arguments) as stop,
             showing(self.console, title, list(plan.hosts)) as show,
         ):
-            return execute(
-                option,
-                plan,
-                self.book,
-                incident,
-                hands,
-                self.history,
-                self.assessment,
-                person=self.there,
-                keep=given["keep_contained"],
-                variables=given["variables"],
-                drift=given["drift"],
-                overrides=checked_overrides(given["overrides"]),
-                listen=show,
-                stop=stop,
-                tell=self.console.say,
-            )
+            if option.kind == "rollback":
+                return api.rollback(
+                    plan,
+                    to=option.version,
+                    variables=given["variables"],
+                    listen=show,
+                    stop=stop,
+                    **going_over,
+                )
+            fix = api.load(plan.source, version=option.version, variables=given["variables"])
+            return api.apply(fix, listen=show, fix=True, stop=stop, **going_over)
 
     # --- the ends -------------------------------------------------------------------------------
 

@@ -115,6 +115,12 @@ def command(
             "failing": [" ".join(filter(None, one.key)) for one in ended.failing],
         },
     )
+    if console.workflow is not None:
+        outcome = "healthy" if ended.healthy else "unhealthy"
+        console.workflow.output(outcome=outcome, exit_code="0" if ended.healthy else "9")
+        for one in ended.failing:
+            words = console.redact(f"{' '.join(filter(None, one.key))}: {one.message}")
+            console.workflow.annotate("error" if one.critical else "warning", words)
     looks = f"{ended.looks} look{'' if ended.looks == 1 else 's'}"
     if ended.healthy:
         console.say(f"{looks}; every check that matters is healthy", fg="green")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ from deployguard.response.options import Option
 
 if TYPE_CHECKING:
     from deployguard.plan.model import Plan
-    from deployguard.rollout.outcome import Listener, Outcome
+    from deployguard.rollout.outcome import Outcome
 
 __all__ = ["Result", "execute", "opened"]
 
@@ -77,38 +76,23 @@ def execute(
     history: History,
     before: Assessment,
     *,
+    deploy: Callable[[Option], Outcome],
     person: bool,
     keep: bool = False,
-    variables: Mapping[str, str] | None = None,
-    drift: str | None = None,
-    overrides: Mapping[str, str] | None = None,
-    listen: Listener | None = None,
-    stop: threading.Event | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Result:
-    """Do one option. Containment is taken back once the new state is committed, unless ``keep``;
-    then every check is made once more, and the incident is mitigated if those that matter are
-    healthy. ``person`` says that somebody sits there."""
+    """Do one option; ``deploy`` is how a rollback or a hotfix is done.
+
+    Containment is taken back once the new state is committed, unless ``keep``; then every check is
+    made once more, and the incident is mitigated if those that matter are healthy. ``person`` says
+    that somebody sits there.
+    """
     began = time.monotonic()
     outcome: Outcome | None = None
     if option.kind == "mitigate":
         code = _mitigate(plan, hands, [host.host for host in before.unreachable])
     else:
-        if option.kind == "rollback":
-            outcome = api.rollback(
-                plan,
-                to=option.version,
-                variables=variables,
-                listen=listen,
-                drift=drift,
-                overrides=overrides,
-                stop=stop,
-            )
-        else:
-            fix = api.load(plan.source, version=option.version, variables=variables)
-            outcome = api.apply(
-                fix, listen=listen, drift=drift, overrides=overrides, fix=True, stop=stop
-            )
+        outcome = deploy(option)
         code = outcome.exit_code
         if code == ExitCode.COMMITTED and not keep:
             hands.undo(in_force(book.lookup.timeline(incident.id)))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.cli.conftest import Run, Site
 from tests.cli.test_respond import FRAGILE
@@ -80,6 +84,20 @@ def test_for_good_until_somebody_stops_it(site: Site, deployguard: Run) -> None:
     assert process.wait(60) == 9
     assert "not healthy at the end" in rest
     assert "no incident is ongoing" in deployguard("incident", "list").err
+
+
+def test_in_a_job(
+    site: Site, deployguard: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What fails is an annotation, and how it stands an output."""
+    outputs = tmp_path / "outputs"
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_OUTPUT", str(outputs))
+    ran = deployguard("watch", site.plan, "--for", "1s", "--interval", "5s", "--no-incident")
+    assert ran.code == 9, ran.err
+    assert re.search(r"::error::here web http: .*refused", ran.err), ran.err
+    text = outputs.read_text()
+    assert "unhealthy" in text and "exit-code" in text.replace("_", "-")
 
 
 def test_a_window_is_a_time(site: Site, deployguard: Run) -> None:

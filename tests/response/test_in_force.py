@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import yaml
+
 from deployguard.incidents.record import Entry
+from deployguard.plan.respond import Respond
 from deployguard.response.containment import in_force
+from tests.docs.pages import ROOT, blocks
 
 
 def timeline(*said: tuple[str, dict[str, Any]]) -> list[Entry]:
@@ -55,3 +59,12 @@ def test_host_by_host() -> None:
     assert in_force([*entries, *timeline(released("x", "web1"))]) == in_force(entries)
     gone = timeline(begun("a", "web1"), released("a", "web1"), ended("a"))
     assert in_force(gone) == []
+
+
+def test_the_steps_that_the_page_shows() -> None:
+    """They are valid, and all that the page names is among them."""
+    (text,) = blocks(ROOT / "docs" / "response.md", "yaml")
+    respond = Respond.model_validate(yaml.safe_load(text)["respond"])
+    assert len(respond.contain) == 6 and len(respond.mitigate) == 1
+    for step in (*respond.contain, *respond.mitigate):
+        assert (step.undo is None) != (step.undo_less is None)
