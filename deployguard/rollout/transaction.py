@@ -24,6 +24,7 @@ from deployguard.rollout import migrations, revisions
 from deployguard.rollout.member import Context, Member
 from deployguard.rollout.outcome import Finding
 from deployguard.rollout.targets import site_of, target_of
+from deployguard.snapshots.base import SnapshotError
 
 __all__ = [
     "begin",
@@ -246,7 +247,10 @@ def _send(context: Context, member: Member, name: str, missing: Sequence[str]) -
             f"{member.name}: {len(missing)} files of {source.version} are damaged there",
             hint="deploy that version from its artifact",
         )
-    member.call("blobs", {"component": name}, stream=source.blobs.blob_stream(missing))
+    try:
+        member.call("blobs", {"component": name}, stream=source.blobs.blob_stream(missing))
+    except SnapshotError as error:
+        raise Refused(error.message, hint=f"nothing was touched; {error.hint}") from error
 
 
 def _arm(context: Context, member: Member) -> None:

@@ -20,6 +20,8 @@ __all__ = ["MAX_BYTES", "Component", "File", "Snapshot", "read"]
 FORMAT = 1
 #: Of a record; the trees are elsewhere.
 MAX_BYTES = 256 * 1024 * 1024
+#: Of a managed file, which is held in memory as a deploy holds it.
+MAX_FILE = 64 * 1024 * 1024
 
 _ID = re.compile(r"[0-9]{8}T[A-Za-z0-9._-]{1,72}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
@@ -135,7 +137,7 @@ def _component(data: dict[str, Any]) -> Component:
         path=_path(data["path"]),
         layout=data["layout"],
         tree=data["tree"],
-        tree_size=_number(data["tree_size"]),
+        tree_size=_number(data["tree_size"], MAX_BYTES),
         count=_number(data["count"]),
         bytes=_number(data["bytes"]),
         files=tuple(_file(file) for file in data["files"]),
@@ -154,7 +156,7 @@ def _file(data: dict[str, Any]) -> File:
         _path(data["path"]),
         True,
         data["digest"],
-        _number(data["size"]),
+        _number(data["size"], MAX_FILE),
         _number(data["mode"], 0o7777),
         _number(data["uid"], MAX_ID),
         _number(data["gid"], MAX_ID),

@@ -27,9 +27,14 @@ class SnapshotRelease(Release):
         super().__init__(source, manifest)
         self._vault = vault
         self._key = key
+        self._paths = {entry.digest: entry.path for entry in manifest if entry.kind == "f"}
 
     def _pieces(self, digest: str) -> Iterator[bytes]:
-        return self._vault.content(digest, self._sizes[digest], self._key)
+        try:
+            yield from self._vault.content(digest, self._sizes[digest], self._key)
+        except Damaged as error:
+            words = f"{self.source} cannot be restored: {self._paths[digest]}: {error.message}"
+            raise Damaged(words, hint=error.hint) from error
 
     def _encode(self, wanted: frozenset[str]) -> Iterator[bytes]:
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="restore") as threads:
