@@ -38,7 +38,7 @@ def build_tree(folder: str, view: View, blobs: str, save: bool = False) -> Dict[
         built = vouch(partial, view.wanted, view.skip)
         checkout.finish(partial, save)
         view.after = scan(partial, skip=view.skip, cache=built)
-        save_index(folder, view)
+    save_index(folder, view)
     durable.put(manifest_file(folder, "after-%s" % name), view.after.to_bytes())
     if view.before is not None:
         durable.put(manifest_file(folder, "before-%s" % name), view.before.to_bytes())
@@ -77,7 +77,7 @@ def exchange_or_refuse(view: View) -> None:
 
 def save_index(folder: str, view: View) -> None:
     """Keep what the index of the live checkout says, beside the manifest that has its bytes."""
-    if view.checkout is not None and view.placement.root is not None:
+    if view.target["layout"] == "git" and view.placement.root is not None:
         from deployguard.onhost import gitindex
 
         found = gitindex.meaning(view.placement.root)

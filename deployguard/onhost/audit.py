@@ -44,7 +44,7 @@ def _component(state: State, system: System, target: Dict[str, Any]) -> Dict[str
         return dict(answer, differences=["the manifest of %s is not there" % record["version"]])
     answer["manifest"] = committed.digest()
     answer["differences"] = _differences(target, record, committed)
-    if target["layout"] == "git":
+    if record.get("git"):
         answer["differences"] += _of_repository(system, record)
     return answer
 
@@ -57,7 +57,7 @@ def _of_repository(system: System, record: Dict[str, Any]) -> List[str]:
         found = Repository(system, record["tree"])
     except (NotManageable, OSError) as error:
         return [str(error)]
-    was, now = record.get("git", {}), {"commit": found.head, "branch": found.branch}
+    was, now = record["git"], {"commit": found.head, "branch": found.branch}
     return [
         "%s of %s is %s, was %s" % (name, record["tree"], now[name], was.get(name))
         for name in ("commit", "branch")

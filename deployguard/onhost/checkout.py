@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
-from deployguard.onhost import byhand, emergency, worktree
+from deployguard.onhost import byhand, emergency, repository, worktree
 from deployguard.onhost.git import Git, GitFailed, legible
 from deployguard.onhost.inspection import View, extent
 from deployguard.onhost.manifest import ROOT, Entry, Manifest
@@ -114,9 +114,8 @@ class Checkout:
         """Files and index as they were kept; the repository is the one of now."""
         version = self.target["source"]["version"]
         for older in (view.record or {}).get("previous", []):
-            if older["version"] == version and older.get("git"):
-                self.commit = older["git"]["commit"]
-                self.branch = older["git"]["branch"]
+            if older["version"] == version:
+                self._stood(older)
         live = self.revision.live
         if self.commit is None or live is None or not live.git.has(self.commit):
             raise NotManageable(
@@ -125,6 +124,14 @@ class Checkout:
             )
         self.revision.commit = self.commit
         return (entry for entry in kept if entry.path == GIT + "/index" or not inside(entry.path))
+
+    def _stood(self, older: Dict[str, Any]) -> None:
+        """Commit and branch of a kept tree; one that a snapshot brought says so itself."""
+        if older.get("git"):
+            self.commit, self.branch = older["git"]["commit"], older["git"]["branch"]
+        elif os.path.isdir(os.path.join(older["tree"], GIT)):
+            kept = repository.Repository(self.revision.system, older["tree"])
+            self.commit, self.branch = kept.head, kept.branch
 
     def _history(self) -> bool:
         """Whether it goes back to a version that the host has kept."""

@@ -286,6 +286,10 @@ def _differences(view: View, skip: Patterns) -> Dict[str, Any]:
     result["changed"] = [[item.path, _size(wanted, item.path)] for item in change.changed]
     result["removed"] = [[path, _size(before, path)] for path in change.removed]
     result["change"] = extent(view, result)
+    if view.target["layout"] == "git":
+        # What git does in its own directory is no change by hand.
+        skip = Patterns([*skip.globs, ".git"])
+        change = compare(before, wanted, ignore=skip, fields=("kind",))
     if view.committed is not None:
         # Ownership is the host's choice at commit time; the manifest on record has it resolved.
         drift = compare(view.committed, before, ignore=skip, fields=DRIFT_FIELDS)

@@ -273,7 +273,7 @@ class Participant:
             source = target["source"]
             wanted = self._manifests[source["digest"]] if source["kind"] == "manifest" else None
             checkout = None
-            if target["layout"] == "git":
+            if target["layout"] == "git" and source["kind"] != "manifest":
                 checkout = self._checkouts().checkout(target, args["transaction"])
             view, result = look(self._state, target, wanted, args["transaction"], checkout)
             result["observed"] = observe(self._system, target["observe"])

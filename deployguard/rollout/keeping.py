@@ -79,8 +79,6 @@ class Keeper:
         self._begin()
         found = {}
         for name, component in components.items():
-            if component.layout == "git":
-                continue  # its revisions are in a repository, and what is beside them is the host's
             try:
                 part = self._component(host, name, component, session)
             except ActionFailed as error:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+import subprocess
 import urllib.request
 import zlib
 from collections.abc import Callable
@@ -108,6 +109,53 @@ def test_an_empty_host(deployguard: Run, site: Site, lost: dict[str, tuple[Any, 
     assert now == lost
     assert deployguard("restore", site.plan, "--json").lines[-1]["status"] == "unchanged"
     assert deployguard("status", site.plan, "--verify").code == 0
+    assert deployguard("apply", site.plan, "--release", "v2").code == 0
+    assert served(site) == "v2"
+
+
+def test_a_checkout(deployguard: Run, site: Site) -> None:
+    """With its repository, as it was; afterwards it can be deployed to and goes back as ever."""
+    sealed_in_a_directory(site)
+    folder = site.root / "releases"
+    git = ["git", "-C", str(folder), "-c", "user.name=dev", "-c", "user.email=dev@example.com"]
+    (folder / "v1" / "server.py").rename(folder / "server.py")
+    subprocess.run([*git, "init", "-q", "-b", "main"], check=True)
+    for version in ("v1", "v2"):
+        (folder / "VERSION").write_text(version)
+        for words in (
+            ["add", "VERSION", "server.py"],
+            ["commit", "-qm", version],
+            ["tag", version],
+        ):
+            subprocess.run([*git, *words], check=True)
+    text = site.plan.read_text()
+    source = "layout: git\n    git: {repository: releases, branch: main}"
+    site.plan.write_text(text.replace('artifact: "releases/{{ version }}"', source))
+    assert deployguard("apply", site.plan).code == 0
+    before = looked_at(site.root / "srv")
+    assert deployguard("apply", site.plan, "--release", "v2").code == 0
+    lose_the_host(site)
+
+    done = deployguard("restore", site.plan)
+    assert done.code == 0, done.err
+    assert looked_at(site.root / "srv") == before and served(site) == "v1"
+    look = ["git", "--no-optional-locks", "-C", str(site.root / "srv")]
+    status = [*look, "status", "--porcelain", "--branch"]
+    assert subprocess.check_output(status, text=True) == "## main\n"
+    assert deployguard("status", site.plan, "--verify").code == 0
+    assert deployguard("restore", site.plan, "--json").lines[-1]["status"] == "unchanged"
+    assert deployguard("apply", site.plan, "--release", "v2").code == 0
+    assert deployguard("rollback", site.plan).code == 0
+    assert served(site) == "v1"
+    assert deployguard("rollback", site.plan).code == 0
+    assert served(site) == "v2"
+    assert subprocess.check_output(status, text=True) == "## main\n"
+    # Over what is live, which somebody has looked at with git since.
+    again = deployguard("restore", site.plan)
+    assert again.code == 0 and served(site) == "v1", again.err
+    # Its repository knows nothing of v2, which is said; the revision brings it.
+    refused = deployguard("rollback", site.plan)
+    assert refused.code == 5 and "srv no longer has the commit of v2" in refused.err
     assert deployguard("apply", site.plan, "--release", "v2").code == 0
     assert served(site) == "v2"
 
