@@ -25,7 +25,8 @@ def assess(args: Dict[str, Any], system: System) -> Dict[str, Any]:
     """Answer ``{"checks", "resources", "logs", "at", "seconds"}``.
 
     ``args``: ``checks`` as in ``look``; ``logs``, each with ``id``, ``component`` and ``log``
-    (a :class:`~deployguard.onhost.logs.Source`, or ``containers``: the manager of a stack);
+    (a :class:`~deployguard.onhost.logs.Source`; or ``containers``, the manager of a stack; or
+    ``kubernetes``, how a cluster is asked);
     ``since``, the moment that divides their lines; ``disks``; ``seconds`` for all of it.
     ``checks`` are those of :func:`healthcheck.watch`, or ``None`` where none came in time.
     """

@@ -40,6 +40,8 @@ def name_of(source: Dict[str, Any]) -> str:
     """The log in words."""
     if "containers" in source:
         return "the containers of %s" % source["containers"]["project"]
+    if "kubernetes" in source:
+        return "the pods of %s" % ", ".join(source["kubernetes"]["workloads"])
     return _name_of(source)  # type: ignore[arg-type]  # the rest is a Source
 
 
@@ -50,6 +52,8 @@ def halves(source: Dict[str, Any], since: float, seconds: float, system: System)
     """
     if "containers" in source:
         return _of_containers(source["containers"], since, seconds, system)
+    if "kubernetes" in source:
+        return divided(_of_pods(source["kubernetes"], seconds, system), since)
     plain: logs.Source = source  # type: ignore[assignment]  # what is left of the kinds
     if "unit" in plain:
         before = logs.read(plain, system, {"until": since}, MAX_BYTES, seconds)
@@ -114,6 +118,16 @@ def compared(
     kinds.sort(key=lambda kind: not kind["new"])
     counts = {"lines": len(before), "errors": len(old), "kinds": len(known.shapes)}
     return counts, {"lines": len(after), "errors": len(new), "kinds": kinds[:_SHOWN]}
+
+
+def _of_pods(service: Dict[str, Any], seconds: float, system: System) -> List[Line]:
+    from deployguard.onhost import kubeevidence
+
+    try:
+        lines = kubeevidence.recent_logs(service, _TAIL, seconds, system)
+    except kubeevidence.KubectlFailed as error:
+        raise logs.Unreadable(str(error)) from None
+    return [Line(line[: logs.MAX_LINE]) for line in lines]
 
 
 def _of_containers(manager: Dict[str, Any], since: float, seconds: float, system: System) -> Halves:

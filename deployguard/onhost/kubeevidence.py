@@ -42,6 +42,22 @@ def _hide(cluster: Kubectl, kept: Dict[str, Any]) -> None:
     cluster.hide(kubeobjects.secret_values(kubernetes.get(cluster, names)))
 
 
+def recent_logs(service: Dict[str, Any], lines: int, seconds: float, system: System) -> List[str]:
+    """The last lines of the pods of a service's workloads, each with its time; no values of the
+    namespace's Secrets. Raises :class:`KubectlFailed`, also where these may not be read."""
+    ends = system.monotonic() + seconds
+    cluster = Kubectl(dict(service, timeout=min(service["timeout"], seconds)), system)
+    cluster.hide(kubeobjects.secret_values(cluster.objects(["get", "secrets"])))
+    found: List[str] = []
+    for pod in _pods(cluster)[:_PODS]:
+        if system.monotonic() > ends:
+            raise KubectlFailed("kubectl did not give all logs within %g s" % seconds)
+        options = ["--all-containers", "--timestamps", "--tail=%d" % lines]
+        text = cluster.text(["logs", "pod/" + pod["metadata"]["name"], *options])
+        found += cluster.clean(text).splitlines()
+    return found
+
+
 def _events(cluster: Kubectl, kept: Dict[str, Any], share: Share, since: float) -> Iterator[str]:
     found = cluster.objects(["get", "events"])
     found.sort(key=_time_of)
@@ -120,4 +136,4 @@ _WHAT: Dict[str, Callable[[Kubectl, Dict[str, Any], Share, float], Iterator[str]
     "objects": _objects,
     "history": _history,
 }
-__all__ = ["KubectlFailed", "gather"]
+__all__ = ["KubectlFailed", "gather", "recent_logs"]

@@ -231,6 +231,8 @@ def _source(probe: Mapping[str, Any]) -> dict[str, Any] | None:
         return {"pm2": dict(probe)}
     if driver == "compose":
         return {"containers": dict(probe)}
+    if driver == "kubernetes":
+        return {"kubernetes": dict(probe["service"])}
     return {"path": str(probe["log"])} if probe.get("log") else None
 
 
