@@ -26,16 +26,21 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from deployguard.errors import UsageError
 
-__all__ = ["VARIABLE", "for_host", "reach", "reported", "unhealthy"]
+__all__ = ["VARIABLE", "for_host", "quietly", "reach", "reported", "unhealthy"]
 
 VARIABLE = "DEPLOYGUARD_FAULTS"
 
 _SIGNALS = {"kill": signal.SIGKILL, "interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
+
+_quiet: ContextVar[bool] = ContextVar("quiet", default=False)
 
 #: How often one that waits looks whether it may go on, in seconds.
 _GLANCE = 0.02
@@ -77,7 +82,17 @@ def unhealthy(host: str) -> bool:
 
 def reported() -> bool:
     """Whether somebody is to be told of a failure."""
-    return bool(_wanted().get("incidents", True))
+    return not _quiet.get() and bool(_wanted().get("incidents", True))
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """What goes wrong meanwhile was wanted: nobody is woken, and no incident is opened."""
+    before = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(before)
 
 
 @functools.cache

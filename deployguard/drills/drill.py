@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from deployguard import api
+from deployguard import api, faults
 from deployguard.drills.deploys import Deployed, deploy
 from deployguard.drills.hosts import Reader, Reading
 from deployguard.drills.judging import Ends, judged
@@ -249,7 +249,8 @@ class Drill:
         until = time.monotonic() + patience
         while True:
             try:
-                outcome = api.recover(self.plan)
+                with faults.quietly():
+                    outcome = api.recover(self.plan)
             except DeployguardError as error:
                 return [f"recover: {error.message}"]
             if outcome.exit_code == ExitCode.LOCKED and time.monotonic() < until:
@@ -290,7 +291,8 @@ class Drill:
             return ""
         self._say(scenario, f"rolling {', '.join(new)} back to {self.old}")
         try:
-            outcome = api.rollback(self.plan, to=self.old, hosts=new, variables=self._variables)
+            with faults.quietly():
+                outcome = api.rollback(self.plan, to=self.old, hosts=new, variables=self._variables)
         except DeployguardError as error:
             return f"the drill ends here: no way back to {self.old}: {error.message}"
         if not outcome:

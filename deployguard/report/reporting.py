@@ -192,6 +192,8 @@ def after_recovery(
     outcome: Outcome, plan: Plan | None, journal: Journal, redaction: Redaction
 ) -> Outcome:
     """Note in the incidents what `recover` has ended, and send what earlier runs could not."""
+    if not faults.reported():
+        return outcome
     book = incidents.book_of(journal, redaction)
 
     def keep(outcome: Outcome) -> Outcome:

@@ -204,6 +204,24 @@ def test_an_incident_that_nobody_is_told_of(deployguard: Run, told: Site) -> Non
     assert "nobody is told: no channel of demo is told of what is low" in low.err
 
 
+def test_a_drill_tells_nobody(
+    deployguard: Run, told: Site, slack: SlackPeer, pagerduty: PagerDutyPeer
+) -> None:
+    """Not of the deploy, nor of the recover and the rollback after it; no incident is left."""
+    text = told.plan.read_text().replace("transport: local,", "transport: local, drill: true,")
+    told.plan.write_text(text.replace("environment: test", "environment: test\nlease: 5s"))
+    assert deployguard("apply", told.plan).code == 0
+    told.release("v2")
+    known = len(pagerduty.changes)
+    drilled = deployguard(
+        *("drill", told.plan, "--release", "v2", "--only", "controller-killed-after-decision")
+    )
+    assert drilled.code == 0, drilled.err
+    assert "recover" in drilled.err
+    assert (slack.messages, pagerduty.alerts, len(pagerduty.changes)) == ([], [], known)
+    assert deployguard("incident", "list", "--all").err == "there was no incident yet\n"
+
+
 def test_doctor(deployguard: Run, told: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A channel that this machine could not sign in to is found before the night."""
     monkeypatch.delenv("PAGERDUTY_KEY")
