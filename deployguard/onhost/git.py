@@ -228,5 +228,7 @@ def _complaint(said: bytes, status: int) -> str:
         if line == _NOT_READ and number and lines[number - 1].strip():
             return lines[number - 1].strip()
         if line.startswith(("fatal: ", "error: ", "ERROR: ")):
-            return line.partition(": ")[2]
+            words = line.partition(": ")[2]
+            more = lines[number + 1] if line.endswith(":") and lines[number + 1 :] else ""
+            return (words + " " + more.replace("error: ", "").strip()).strip()
     return last_line("\n".join(lines), 300) or "it ended with status %d" % status

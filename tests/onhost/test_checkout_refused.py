@@ -265,6 +265,21 @@ def test_what_ssh_says(tmp_path: Path, said: str, words: str, mend: str) -> None
     assert words in found and mend in found and "Could not read from" not in found
 
 
+def test_a_bundle_that_does_not_begin_where_the_host_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It needs a commit that the host has not, or no more: named, and nothing of it stays."""
+    bench = live(tmp_path, source={"from": "bundle"})
+    missing = bench.commit("v2.1")
+    deploy = bench.deploy("v3")
+    bundle = deploy.bundle
+    monkeypatch.setattr(deploy, "bundle", lambda tip, haves: bundle(tip, [missing]))
+    said = refused(deploy)
+    assert "the bundle does not fit what is in %s: git fetch: " % bench.path in said
+    assert "lacks these prerequisite commits: " + missing in said
+    bench.release("v3").close()
+
+
 def test_a_commit_by_its_hash(tmp_path: Path) -> None:
     """From a server that gives any commit away, and from one that gives only names."""
     for allowed in ("true", "false"):
