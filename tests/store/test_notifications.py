@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from deployguard.notify.announce import KIND
-from deployguard.notify.delivery import flush
+from deployguard.notify.announce import KIND, silence
+from deployguard.notify.delivery import flush, told_of
 from deployguard.notify.message import Attempt, Receipt
 from deployguard.notify.settings import ChannelSettings, known
 from deployguard.store.journal import Journal, SqliteJournal
@@ -31,7 +31,7 @@ def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]
     else:
         opened = PostgresJournal(request.getfixturevalue("server").url, patience=20.0)
         for table in ("incidents", "transactions", "outbox", "notify_lanes", "notify_plans"):
-            opened._do(f"TRUNCATE deployguard_{table} CASCADE", ())
+            opened._database.do(f"TRUNCATE deployguard_{table} CASCADE", ())
     yield opened
     opened.close()
 
@@ -66,6 +66,12 @@ def test_a_night_on_several_machines(journal: Journal) -> None:
         ("resolved", {"thread": "t1", "last": 2}),
     ]
     assert flush(journal, clock=clock, send=send) == []
+    assert [(one.kind, one.state) for one in told_of(journal, name)] == [
+        *(("opened", "delivered"), ("acknowledged", "delivered"), ("resolved", "delivered")),
+    ]
+    assert silence(other, book.lookup.get(name)) == ""
+    elsewhere = book.open(opening(service="wiki"))
+    assert silence(other, elsewhere).startswith("channels are known of shop in production")
     other.close()
 
 
