@@ -342,10 +342,8 @@ class _Response:
 
         plan, given = self.plan, self.given
         title = f"{option.kind} of {plan.name} in {plan.environment}: {option.title}"
-        going_over: dict[str, Any] = {
-            "drift": given["drift"],
-            "overrides": checked_overrides(given["overrides"]),
-        }
+        overrides = checked_overrides(given["overrides"])
+        going_over: dict[str, Any] = {"drift": given["drift"], "overrides": overrides}
         with (
             handing_over(quitting(self.console), plan.arguments) as stop,
             showing(self.console, title, list(plan.hosts)) as show,
