@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
-from tests.crash.controllers import Controllers
-from tests.crash.ground import PORT, STATE, Ground, World, _entries
+from tests.crash.ground import PORT, STATE, Ground
 from tests.drivers.stacks import BASE, engines_on
-from tests.fleet.fleet import Fleet
 from tests.fleet.host import Host
 from tests.releases import pack
 
@@ -55,39 +54,37 @@ def make_stacks(directory: Path) -> Path:
 
 
 class StackGround(Ground):
-    """One host. What runs is read from the engine: the label of the image of each container."""
+    """What runs is read from the engine: the label of the image of each container."""
 
-    def __init__(
-        self, fleet: Fleet, host: Host, directory: Path, controllers: Controllers, releases: Path
-    ) -> None:
-        super().__init__(fleet, [host], directory, "releases", controllers, releases)
+    kind = "stack"
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         health = f"http://127.0.0.1:{PORT}/health"
         field = {"status": "healthy", "version": "{{ version }}"}
+        # A boot starts Docker and then the containers, and this machine is busy.
         self.component = {
-            "service": {"compose": {"tool": "docker-compose", "stop_timeout": "2s"}},
             "checks": [
-                {"process": {"deadline": "20s", "min_healthy_time": "1s"}},
-                {"http": {"url": health, "json": field, "interval": "0.2s", "deadline": "20s"}},
+                {"process": {"deadline": "60s", "min_healthy_time": "1s"}},
+                {"http": {"url": health, "json": field, "interval": "0.2s", "deadline": "60s"}},
             ],
         }
 
+    def runs_it(self) -> dict[str, Any]:
+        return {"compose": {"tool": "docker-compose", "stop_timeout": "2s", **self.service}}
+
     def set_up(self) -> None:
         """v1 is live, on an engine that is new."""
-        (host,) = self.hosts
-        if host.path(STATE).exists():
-            host.reset()
-        if host.run(["docker", "image", "inspect", BASE], check=False).returncode != 0:
-            engines_on(host)
+        for host in self.hosts:
+            if host.path(STATE).exists():
+                host.reset()
+            if host.run(["docker", "image", "inspect", BASE], check=False).returncode != 0:
+                engines_on(host)
         super().set_up()
 
-    def world(self, host: Host) -> World:
-        """The tree, and which version's image runs."""
-        root = self.root(host)
-        version = host.path(f"{root}/VERSION").read_text().strip()
-        form = '{{.State.Status}} {{index .Config.Labels "shop"}}'
-        lines = self._inspect(host, "web", form)
-        versions = {line.partition(" ")[2] for line in lines}
-        return World(version, _entries(host.tree(root)), " ".join(sorted(versions)))
+    def definition(self, host: Host) -> str:
+        """Which version's image there is a container of."""
+        return " ".join(sorted(set(self._inspect(host, "web", '{{index .Config.Labels "shop"}}'))))
 
     def _inspect(self, host: Host, service: str, form: str) -> list[str]:
         label = f"label=com.docker.compose.service={service}"
