@@ -7,9 +7,10 @@ long, so that ten thousand transactions are counted in a fraction of a second.
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from deployguard.incidents.periods import Kind, Period, periods
 from deployguard.incidents.tally import (
@@ -21,11 +22,12 @@ from deployguard.incidents.tally import (
     causes,
     tally,
     trends,
-    within,
 )
 from deployguard.store.work import Store
 
 __all__ = ["Metrics", "measure"]
+
+Placed = TypeVar("Placed", Deploy, Timed)
 
 _INCIDENTS = """
 SELECT id, title, service, environment, severity, state, origin, signature, impact_at, detected_at,
@@ -91,10 +93,8 @@ def measure(
     rows = store.read(_INCIDENTS, asked)
     incidents = [_timed(row, row["id"] in failed) for row in rows if row["detected_at"] <= until]
     days = sum(span.days for span in spans)
-    tallies = tuple(within(span, deploys, incidents) for span in spans)
+    tallies = tuple(_within(span, deploys, incidents) for span in spans)
     done = [pair for pair in zip(spans, tallies, strict=True) if pair[0].whole][-2:]
-    keys = {(one.service, one.environment) for one in deploys}
-    keys |= {(one.service, one.environment) for one in incidents}
     return Metrics(
         kind=by,
         service=service,
@@ -102,7 +102,7 @@ def measure(
         periods=tuple(spans),
         tallies=tallies,
         whole=tally(deploys, incidents, days),
-        groups={key: _group(key, deploys, incidents, days) for key in sorted(keys)},
+        groups=_groups(deploys, incidents, days),
         compared=(done[0][0].name, done[1][0].name) if len(done) == 2 else None,
         trends=tuple(trends(done[0][1], done[1][1])) if len(done) == 2 else (),
         causes=tuple(causes(incidents)),
@@ -110,14 +110,27 @@ def measure(
     )
 
 
-def _group(
-    key: tuple[str, str], deploys: list[Deploy], incidents: list[Timed], days: float
-) -> Tally:
-    return tally(
-        (one for one in deploys if (one.service, one.environment) == key),
-        (one for one in incidents if (one.service, one.environment) == key),
-        days,
-    )
+def _within(period: Period, deploys: list[Deploy], incidents: list[Timed]) -> Tally:
+    """The measures of a period; both lists are in the order of time."""
+    return tally(_between(period, deploys), _between(period, incidents), period.days)
+
+
+def _between(period: Period, found: list[Placed]) -> list[Placed]:
+    first = bisect_left(found, period.start, key=lambda one: one.at)
+    # The last period ends now, and now is in it.
+    after = bisect_left(found, period.end, key=lambda one: one.at) if period.whole else len(found)
+    return found[first:after]
+
+
+def _groups(
+    deploys: list[Deploy], incidents: list[Timed], days: float
+) -> dict[tuple[str, str], Tally]:
+    found: dict[tuple[str, str], tuple[list[Deploy], list[Timed]]] = {}
+    for deploy in deploys:
+        found.setdefault((deploy.service, deploy.environment), ([], []))[0].append(deploy)
+    for incident in incidents:
+        found.setdefault((incident.service, incident.environment), ([], []))[1].append(incident)
+    return {key: tally(*mine, days) for key, mine in sorted(found.items())}
 
 
 def _deploys(rows: list[dict[str, Any]], links: list[dict[str, Any]]) -> list[Deploy]:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from deployguard.incidents.periods import Period
 from deployguard.incidents.severity import name_of
 from deployguard.incidents.statistics import (
     Summary,
@@ -36,7 +35,7 @@ DURATIONS: dict[str, str] = {
 UNKNOWN = "not written down"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Deploy:
     """A deployment: one that changed what is live, or tried to. ``failed`` is a change failure."""
 
@@ -150,15 +149,6 @@ def tally(deploys: Iterable[Deploy], incidents: Iterable[Timed], days: float) ->
         severities={name_of(level): severities[level] for level in sorted(severities)},
         values=values,
         durations={name: summary(values[name]) for name in DURATIONS},
-    )
-
-
-def within(period: Period, deploys: Iterable[Deploy], incidents: Iterable[Timed]) -> Tally:
-    """The measures of a period."""
-    return tally(
-        (one for one in deploys if period.start <= one.at < period.end),
-        (one for one in incidents if period.start <= one.at < period.end),
-        period.days,
     )
 
 

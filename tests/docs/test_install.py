@@ -27,6 +27,12 @@ def test_install(tmp_path: Path) -> None:
     subprocess.run(one.command.split(), cwd=source, env=environment, check=True, timeout=300)
     (site,) = (tmp_path / "venv" / "lib").glob("python3.*/site-packages")
     assert (site / "deployguard" / "_forensics" / "systemd.yaml").exists()
+    for part in (
+        "report/page/templates/style.css",
+        "web/templates/frame.html",
+        "web/static/live.js",
+    ):
+        assert (site / "deployguard" / part).exists()
     said = subprocess.run(
         ["deployguard", "doctor", "--here"],
         cwd=tmp_path,
