@@ -174,7 +174,9 @@ def _healthy_at(restored: Mapping[str, Any]) -> float | None:
     if not firsts or any(first is None for first in firsts):
         return None
     since: float = float(health["seconds"]) - max(firsts)
-    return time.time() - max(since, 0.0)
+    # A date for the record, made of a duration: nothing is reckoned from it.
+    now = time.time()
+    return now - max(since, 0.0)
 
 
 def _health(restored: Mapping[str, Any]) -> list[list[Any]]:
