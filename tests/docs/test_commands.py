@@ -32,6 +32,7 @@ PAGES = [README, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "playbooks" / "R
 DEMO = ROOT / "playbooks" / "demo"
 
 _RM_RF_SRC = "tests/incidents/test_rm_rf_src.py::is_shown"
+_CHAT = "tests/incidents/test_chat.py::as_shown"
 _CONTAINMENT = "tests/incidents/test_containment.py::is_shown"
 _ENGINE = "tests/scenarios/test_engine.py::test_a_good_deploy_and_a_bad_one"
 _TLS = "tests/scenarios/test_engine.py::test_with_tls"
@@ -68,6 +69,14 @@ ELSEWHERE = {
     f"export {_DASK}TLS__CA_FILE=ca.pem": _TLS,
     f"export {_DASK}TLS__CLIENT__CERT=deployer.pem": _TLS,
     f"export {_DASK}TLS__CLIENT__KEY=deployer.key": _TLS,
+    "deployguard apply plan.yaml --release v3": _CHAT,
+    'deployguard incident ack "looking at the database"': _CHAT,
+    'deployguard incident update "Chats can be read and written again."': _CHAT,
+    'deployguard incident resolve --cause "v2 keeps connections to the database" '
+    '--fix "back on v1"': _CHAT,
+    "deployguard postmortem draft INC-20261121-001 --plan plan.yaml": _CHAT,
+    "deployguard postmortem check contexts/retrospectives": _CHAT,
+    "deployguard metrics --environment production": _CHAT,
     "python -m bench.deploy --hosts 1,10,40 --runs 3 --write": "takes an hour; its options hold",
     "python -m bench.store --write": "takes a minute of a quiet machine; its options hold",
 }

@@ -67,7 +67,7 @@ class Place:
 
 def _word(text: str) -> str:
     """The kind that stands in a title of the team's template: none is the first message."""
-    found = re.search(r": (acknowledged|mitigated|resolved|escalated|reopened|closed)\b", text)
+    found = re.search(r": (acknowledged|mitigated|news|resolved|escalated|reopened|closed)\b", text)
     return found[1] if found else "opened"
 
 

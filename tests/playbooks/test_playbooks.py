@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -15,8 +14,6 @@ from pathlib import Path
 import pytest
 
 from deployguard.plan import load
-from tests.cluster.chat import ChatPlatform
-from tests.cluster.cluster import Cluster, kubectl
 from tests.fleet.fleet import Fleet
 from tests.fleet.host import Host
 from tests.playbooks.published import Published, served
@@ -26,7 +23,7 @@ from tests.releases import pack, small_release
 PLAYBOOKS = ROOT / "playbooks"
 #: What a build makes, beside the files that the playbook brings along.
 BUILT: dict[str, list[str]] = {
-    "chat": [],
+    "chat": [],  # run by tests/incidents/test_chat.py
     "demo": ["releases/v1/server.py"],
     "irisx": ["dist/api-src-v25.tar.gz"],  # run by tests/incidents/test_rm_rf_src.py
     "notes": [],
@@ -175,63 +172,6 @@ def test_static_site_behind_nginx(clean: Fleet, tmp_path: Path) -> None:
     assert page(host) == "<p>site v2</p>\n" and page(host, "/only-v2.html") == "a page\n"
     assert os.readlink(host.path("/srv/site/current")) == "releases/v2"
     assert workers(host) == first
-
-
-# --- chat ---------------------------------------------------------------------------------------
-
-
-def test_chat_is_rolled_out_and_back(cluster: Cluster, tmp_path: Path) -> None:
-    """Two versions, one of which has lost its database; what is not critical is only told."""
-    platform = ChatPlatform(cluster)
-    folder = copied("chat", tmp_path / "chat")
-    environment = {
-        **os.environ,
-        "CHAT_ROOT": str(tmp_path / "srv" / "chat"),
-        "CHAT_URL": platform.url,
-        "DEPLOYGUARD_STATE": str(tmp_path / "state"),
-        "HOME": str(tmp_path),
-        "KUBECONFIG": str(cluster.kubeconfig),
-        "PATH": f"{Path(kubectl()).parent}:{os.environ['PATH']}",
-    }
-
-    def deploy(version: str) -> tuple[int, str]:
-        argv = [sys.executable, "-m", "deployguard", "apply", "plan.yaml", "--release", version]
-        done = subprocess.run(
-            argv,
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-            text=True,
-            timeout=300,
-        )
-        return done.returncode, done.stdout
-
-    platform.build("v1")
-    code, text = deploy("v1")
-    assert code == 0, text
-    # Redis is away, which is a finding.
-    platform.build("v2")
-    platform.down = {"redis"}
-    code, text = deploy("v2")
-    assert code == 0, text
-    assert "redis" in text and platform.version() == "v2"
-    before = cluster.objects()
-    settings = folder / "k8s" / "settings.yaml"
-    settings.write_text(settings.read_text().replace("MODEL: small", "MODEL: large"))
-    platform.build("v3", broken={"database"}, logs="no database at {DATABASE_PASSWORD}")
-    code, text = deploy("v3")
-    assert code == 3, text
-    assert "/api/health/database answered 503" in text
-    assert cluster.objects() == before
-    assert platform.health() == {"api": 200, "database": 200, "redis": 503, "ai": 200}
-    assert platform.version() == "v2"
-    assert cluster.ask(platform.port, "/settings") == (200, {"model": "small"})
-    (folder_of_v3,) = (folder / "forensics").iterdir()
-    said = b"".join(path.read_bytes() for path in folder_of_v3.rglob("*") if path.is_file())
-    assert b"no database at [secret macro-ai/DATABASE_PASSWORD]" in said
-    assert b"chat-sentinel-password" not in said + text.encode()
 
 
 # --- wiki ---------------------------------------------------------------------------------------
