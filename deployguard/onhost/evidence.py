@@ -359,7 +359,9 @@ def _kubernetes(
 ) -> Kept:
     from deployguard.onhost import kubeevidence
 
-    since = at.get("since", system.now() - 3600.0)
+    # A date to ask for, and no duration: nothing is reckoned from it.
+    now = system.now()
+    since = at.get("since", now - 3600.0)
     try:
         # The folder of the evidence stands in the transaction's.
         text = kubeevidence.gather(collector, os.path.dirname(directory), share, since, system)
