@@ -258,5 +258,8 @@ def test_it_breaks_after_the_deploy(night: Night) -> None:
     drafts = night.folder / "contexts" / "retrospectives" / "deployment-rollbacks"
     (draft,) = drafts.glob("*-v2.md")
     text = draft.read_text()
+    assert "was opened by the watch at" in text and "v2 was deployed before that" in text
     for words in (incident["id"], "looking at the database", "rollback: go back to v1"):
         assert words in text
+    # What ended well is not said to have failed.
+    assert "Failed version" not in text and "not proven" not in text.lower()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from deployguard.errors import ExitCode
 from deployguard.evidence import timeline
 from deployguard.incidents.deploys import touched
 from deployguard.incidents.lookup import Lookup, Similar
@@ -77,7 +78,8 @@ class Down:
 
 @dataclass(frozen=True)
 class Facts:
-    """All of it; ``deploys`` are those that failed, oldest first."""
+    """All of it; ``deploys`` are those that failed, oldest first; ``committed`` those that did not
+    and are linked to it: what it came after, and what ended it."""
 
     incident: Incident
     entries: tuple[Entry, ...]
@@ -85,6 +87,7 @@ class Facts:
     similar: tuple[Similar, ...]
     deploys: tuple[Outcome, ...]
     written_at: float
+    committed: tuple[Outcome, ...] = ()
 
     @property
     def first(self) -> Outcome | None:
@@ -97,13 +100,18 @@ class Facts:
 
     def name_of(self, deploy: Outcome) -> str:
         """``T1`` for the first deploy."""
-        return f"T{self.deploys.index(deploy) + 1}"
+        return f"T{self.all.index(deploy) + 1}"
+
+    @property
+    def all(self) -> tuple[Outcome, ...]:
+        """Every deploy that is linked to it, oldest first."""
+        return tuple(sorted((*self.deploys, *self.committed), key=lambda one: one.started_at))
 
     def timeline(self) -> list[Moment]:
         """Every event of every journal, in the order of time."""
         found = [
             Moment(event.at, row.host, row.event, row.details, self.name_of(deploy), row.failed)
-            for deploy in self.deploys
+            for deploy in self.all
             for event, row in _rows(deploy.timeline)
         ]
         found += [
@@ -116,9 +124,11 @@ class Facts:
     def spells(self) -> list[Spell]:
         """The durations that have both their ends on record."""
         found: list[Spell] = []
-        for deploy in self.deploys:
-            name = f" ({self.name_of(deploy)})" if len(self.deploys) > 1 else ""
+        for deploy in self.all:
+            name = f" ({self.name_of(deploy)})" if len(self.all) > 1 else ""
             found.append(Spell(f"the deploy{name}", deploy.started_at, deploy.ended_at))
+            if deploy in self.committed:
+                continue
             sign = first_at(deploy, status="failed")
             start, back = stopped(deploy), restored(deploy)
             if start is not None and sign is not None:
@@ -159,12 +169,14 @@ def gather(
         row = journal.get(transaction)
         if row is not None and row["outcome"]:
             deploys.append(Outcome.from_dict(row["outcome"]))
+    deploys.sort(key=lambda deploy: deploy.started_at)
     return Facts(
         incident=incident,
         entries=tuple(lookup.timeline(incident.id)),
         links=tuple(links),
         similar=tuple(lookup.similar(incident)),
-        deploys=tuple(sorted(deploys, key=lambda deploy: deploy.started_at)),
+        deploys=tuple(one for one in deploys if one.exit_code != ExitCode.COMMITTED),
+        committed=tuple(one for one in deploys if one.exit_code == ExitCode.COMMITTED),
         written_at=now,
     )
 

@@ -60,7 +60,8 @@ def read(path: Path) -> str:
 
 
 def _place(facts: Facts, directory: Path) -> Path:
-    deploy = facts.first
+    # What failed, or what it came after.
+    deploy = next(iter((*facts.deploys, *facts.committed)), None)
     version = deploy.version if deploy is not None else facts.incident.id
     name = safe_name(f"{iso(facts.incident.detected_at)[:10]}-{version}")
     for path in _names(directory, name):

@@ -47,6 +47,9 @@ def about(facts: Facts) -> Iterable[str]:
             ("Duration of the deploy", f"{deploy.ended_at - deploy.started_at:.1f} s"),
             ("Services down", _longest(facts)),
         ]
+    if facts.committed:
+        live = (f"{one.version} at {iso(one.ended_at)}" for one in facts.committed)
+        rows.append(("Deployed", ", ".join(live)))
     if incident.postmortem_by is not None:
         rows.append(("Due", iso(incident.postmortem_by)))
     rows.append(("Facts as of", iso(facts.written_at)))
@@ -58,9 +61,12 @@ def summary(facts: Facts) -> Iterable[str]:
     incident, deploy = facts.incident, facts.first
     if deploy is None:
         yield cell(
-            f"{incident.title} was opened by a person at {iso(incident.opened_at)} as "
+            f"{incident.title} was opened by {_opener(facts)} at {iso(incident.opened_at)} as "
             f"{word(incident.severity)}."
         )
+        for one in facts.committed:
+            when = "before" if one.ended_at <= incident.opened_at else "after"
+            yield cell(f"{one.version} was deployed {when} that, at {iso(one.ended_at)}.")
         return
     sign = next((event for event in deploy.timeline if event.status == "failed"), None)
     yield cell(
@@ -91,7 +97,7 @@ def timeline(facts: Facts) -> Iterable[str]:
         ((iso(m.at), m.host, m.event, m.details, m.source) for m in facts.timeline()),
     )
     yield ""
-    sources = [f"{facts.name_of(one)} is transaction `{one.transaction}`" for one in facts.deploys]
+    sources = [f"{facts.name_of(one)} is transaction `{one.transaction}`" for one in facts.all]
     sources.append(f"INC is the timeline of {facts.incident.id}")
     yield f"Sources: {'; '.join(sources)}."
 
@@ -108,7 +114,7 @@ def failed(facts: Facts) -> Iterable[str]:
     """What the checks and the steps found."""
     deploy = facts.first
     if deploy is None:
-        yield "No deploy is linked to this incident, so no check of deployguard has failed."
+        yield "No deploy that failed is linked to this incident."
         return
     if not deploy.findings:
         yield "No check reported a failure; see the timeline."
@@ -129,7 +135,7 @@ def factors(facts: Facts) -> Iterable[str]:
     """What is on record that may have contributed; nothing is claimed to have."""
     found = [
         f"The guard {over.guard} was overridden by {over.by}: {over.reason}"
-        for deploy in facts.deploys
+        for deploy in facts.all
         for over in deploy.overrides
     ]
     found += [
@@ -151,7 +157,8 @@ def detection(facts: Facts) -> Iterable[str]:
     """How it was noticed, and by what."""
     incident, deploy = facts.incident, facts.first
     if deploy is None:
-        yield f"A person noticed it and opened the incident at {iso(incident.opened_at)}."
+        who = _opener(facts).capitalize()
+        yield f"{who} noticed it and opened the incident at {iso(incident.opened_at)}."
         return
     finding = next((f for f in deploy.findings if f.critical), None)
     yield f"deployguard noticed it at {iso(incident.detected_at)}, without a person."
@@ -202,7 +209,7 @@ def safeguards(facts: Facts) -> Iterable[str]:
     """Whether the rescue did what it promises, host by host."""
     hosts = [(facts.name_of(d), h) for d in facts.deploys for h in d.hosts]
     if not hosts:
-        yield "No deploy is linked to this incident."
+        yield "No deploy that failed is linked to this incident."
         return
     yield from table(
         ("Deploy", "Host", "Ended as", "Files verified", "Healthy", "Version now", "Restore took"),
@@ -305,7 +312,11 @@ def appendix(facts: Facts) -> Iterable[str]:
     yield "### Commands"
     yield ""
     yield f"- `deployguard incident show {facts.incident.id}`"
-    yield from (f"- `deployguard history {deploy.transaction}`" for deploy in facts.deploys)
+    yield from (f"- `deployguard history {deploy.transaction}`" for deploy in facts.all)
+
+
+def _opener(facts: Facts) -> str:
+    return "the watch" if facts.incident.origin == "watch" else "a person"
 
 
 def _untouched(facts: Facts) -> set[str]:
