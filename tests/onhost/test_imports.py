@@ -237,6 +237,7 @@ def staged(tmp_path: Path, layout: str, files: Dict[str, str], keep: List[str]) 
     path = tmp_path / "srv" / "app"
     path.mkdir(parents=True, exist_ok=True)
     target = {"name": "app", "path": str(path), "layout": layout, "version": "v2", "keep": keep}
+    target["ignore"] = []
     placement = place(target, "t1")
     make(placement.tree, files)
     return View(target, placement)
