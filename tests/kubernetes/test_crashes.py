@@ -100,6 +100,7 @@ def test_killed_in_the_middle_of_a_restore(scene: Scene, at: str) -> None:
     assert scene.served() == {"version": "v1", "greeting": "hello from v1"}
 
 
+@pytest.mark.slow
 def test_the_api_is_away_for_a_while(scene: Scene) -> None:
     """A restore asks again until it is back."""
     scene.live("v1")
@@ -139,6 +140,7 @@ def test_the_api_stays_away(scene: Scene) -> None:
     assert scene.leftovers() == []
 
 
+@pytest.mark.slow
 def test_what_may_not_be_restored(scene: Scene) -> None:
     """The right to write Secrets is gone: all the rest is brought back, and that one is named."""
     scene.live("v1")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
+import pytest
+
 from tests.cluster import manifests
 from tests.kubernetes.scene import SECRET, Scene
 
@@ -24,6 +26,7 @@ def test_a_good_version_is_rolled_out(scene: Scene) -> None:
     assert again.code == 0 and again.outcome["status"] == "unchanged", again
 
 
+@pytest.mark.slow
 def test_changed_by_hand_is_not_unchanged(scene: Scene) -> None:
     """The tree is as deployed, but the cluster is not: it is deployed once more."""
     scene.live("v1")
@@ -100,6 +103,7 @@ def test_what_pods_have_read_in_between_is_forgotten(scene: Scene) -> None:
     assert old not in {pod["metadata"]["name"] for pod in scene.cluster.pods("app")}
 
 
+@pytest.mark.slow
 def test_what_is_pruned_comes_back(scene: Scene) -> None:
     """With `prune` the new version's absence of an object counts, and so does the way back."""
     extra = [manifests.config_map("old", key="value"), manifests.secret("token", key=SECRET)]
