@@ -7,9 +7,9 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 from deployguard.onhost import lease, locks, machine
 from deployguard.onhost.journal import Journal
-from deployguard.onhost.participant import epoch_of, past
 from deployguard.onhost.places import State, read_json
 from deployguard.onhost.records import JournalDamaged
+from deployguard.onhost.standing import epoch_of, past
 from deployguard.onhost.system import System
 
 

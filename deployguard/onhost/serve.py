@@ -25,9 +25,10 @@ from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 from deployguard.onhost import frames, machine, settlement, unattended
 from deployguard.onhost.facts import facts
 from deployguard.onhost.operations import OperationFailed
-from deployguard.onhost.participant import Participant, RequestError
+from deployguard.onhost.participant import Participant
 from deployguard.onhost.places import BadName, NotManageable, State
 from deployguard.onhost.records import JournalDamaged
+from deployguard.onhost.request import RequestError
 from deployguard.onhost.system import System
 
 _BEAT = (b"j", b'{"verb":"beat"}')

@@ -209,7 +209,7 @@ inline step(h, ev)
 	fi
 }
 
-/* ==== a host: deployguard/onhost/serve.py and participant.py =====================================
+/* ==== a host: deployguard/onhost/serve.py, participant.py, tenure.py =================================
  *
  * A request is carried out by `obey` in one step, but for the two that take their time: SWITCH and
  * RESTORE make the host `busy`, and anything may happen before they end.

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from deployguard.onhost import locks, machine, staging, unattended
 from deployguard.onhost.inspection import load_manifest
 from deployguard.onhost.journal import Journal
-from deployguard.onhost.participant import RequestError
 from deployguard.onhost.records import JournalDamaged
+from deployguard.onhost.request import RequestError
 from deployguard.onhost.system import System
 from tests.onhost.bench import Deploy, claim, snapshot
 from tests.onhost.trees import make

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -94,16 +95,21 @@ def test_options_of_the_plan_are_those_of_the_schema() -> None:
 # --- the protocol -------------------------------------------------------------------------------
 
 
-def _function(module: str, name: str) -> ast.FunctionDef:
-    for node in ast.walk(ast.parse((ONHOST / f"{module}.py").read_text())):
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            return node
-    raise LookupError(f"{module}.{name}")
+#: Where the class of the participant is written down, and what it is built on.
+_PARTICIPANT = ("participant", "tenure")
+
+
+def _function(modules: Sequence[str], name: str) -> ast.FunctionDef:
+    for module in modules:
+        for node in ast.walk(ast.parse((ONHOST / f"{module}.py").read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name == name:
+                return node
+    raise LookupError(f"{name} in {modules}")
 
 
 def _dispatch() -> dict[str, ast.expr]:
     """The table of verbs in ``serve.py``."""
-    for node in ast.walk(_function("serve", "_dispatch")):
+    for node in ast.walk(_function(["serve"], "_dispatch")):
         if isinstance(node, ast.Dict) and node.keys:
             return {
                 key.value: value
@@ -113,10 +119,10 @@ def _dispatch() -> dict[str, ast.expr]:
     raise LookupError("_dispatch has no table")
 
 
-def _arguments(module: str, name: str) -> set[str]:
+def _arguments(modules: Sequence[str], name: str) -> set[str]:
     """The keys of ``args`` that a verb's function reads."""
     found: set[str] = set()
-    for node in ast.walk(_function(module, name)):
+    for node in ast.walk(_function(modules, name)):
         key: ast.expr | None = None
         if isinstance(node, ast.Subscript) and _is_args(node.value):
             key = node.slice
@@ -143,8 +149,8 @@ def test_verbs_are_those_of_the_host_program() -> None:
         call = value.body if isinstance(value, ast.Lambda) else value
         reference = call.func if isinstance(call, ast.Call) else call
         assert isinstance(reference, ast.Attribute) and isinstance(reference.value, ast.Name)
-        module = "participant" if reference.value.id == "mine" else reference.value.id
-        served[verb] = _arguments(module, reference.attr)
+        modules = _PARTICIPANT if reference.value.id == "mine" else (reference.value.id,)
+        served[verb] = _arguments(modules, reference.attr)
     assert documented == served
 
 
@@ -193,7 +199,7 @@ def test_error_kinds_are_documented() -> None:
     """A controller may be told of any of them."""
     documented = {words(row[0])[0] for row in rows(section(PROTOCOL, "Messages"))}
     said = set()
-    for name in ("serve", "participant", "report", "inspection"):
+    for name in (*_PARTICIPANT, "arming", "newtrees", "serve", "report", "inspection"):
         for node in ast.walk(ast.parse((ONHOST / f"{name}.py").read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "RequestError":
                 said.add(ast.literal_eval(node.args[0]))

@@ -595,7 +595,7 @@ def test_a_preview_leaves_nothing(tmp_path: Path) -> None:
     killed = bench.deploy("v2")
     killed._done = 1
     killed.to("look")
-    for descriptor in killed.participant._preparing._alive:
+    for descriptor in killed.participant._trees._preparing._alive:
         os.close(descriptor)
     assert looked_after(bench) == []
 

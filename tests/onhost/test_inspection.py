@@ -139,7 +139,7 @@ def test_kept_and_ignored_paths_are_not_even_read(tmp_path: Path) -> None:
     bench = Bench(str(tmp_path), "in_place", keep=["uploads/"])
     bench.release("v1", {"uploads/a": "a"})
     deploy = bench.deploy("v2").to("look")
-    before = deploy.participant._views["app"].before
+    before = deploy.participant._trees.views["app"].before
     assert before is not None and before.get("VERSION") is not None
     assert before.get("uploads") is None and before.get("uploads/a") is None
 

@@ -9,8 +9,9 @@ from typing import List
 import pytest
 
 from deployguard.onhost import locks, settlement
-from deployguard.onhost.participant import Participant, RequestError
+from deployguard.onhost.participant import Participant
 from deployguard.onhost.places import read_json, write_json
+from deployguard.onhost.request import RequestError
 from deployguard.onhost.system import System
 from tests.onhost.bench import Bench, claim, die
 

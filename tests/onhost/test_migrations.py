@@ -9,7 +9,8 @@ import pytest
 
 from deployguard.onhost import locks, machine, migrations, unattended
 from deployguard.onhost.operations import OperationFailed
-from deployguard.onhost.participant import Participant, RequestError
+from deployguard.onhost.participant import Participant
+from deployguard.onhost.request import RequestError
 from deployguard.onhost.system import Completed
 from tests.onhost.bench import Bench, Deploy, Services, operation
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 
 from deployguard.onhost import assembly, blobs, durable, machine
 from deployguard.onhost.operations import OperationFailed
-from deployguard.onhost.participant import RequestError
 from deployguard.onhost.places import NotManageable
+from deployguard.onhost.request import RequestError
 from deployguard.onhost.serve import Server
 from tests.onhost.bench import COMPONENT, MEMORY, Bench, checks, claim, snapshot
 from tests.onhost.trees import TREES, Directory, File, write_tree
@@ -115,7 +115,7 @@ def test_what_was_built_is_built_again(tmp_path: Path, layout: str) -> None:
     bench.release("v1")
     deploy = bench.deploy("v2", {"lib/a": "a"}).to("look")
     deploy.send()
-    view = deploy.participant._views["app"]
+    view = deploy.participant._trees.views["app"]
     os.makedirs(os.path.dirname(view.placement.tree), exist_ok=True)
     blobs_of = os.path.join(deploy.participant.folder, "blobs")
     assert assembly.build_tree(deploy.participant.folder, view, blobs_of) == {}

@@ -9,8 +9,8 @@ from typing import List
 import pytest
 
 from deployguard.onhost import machine, settlement
-from deployguard.onhost.participant import RequestError
 from deployguard.onhost.report import status
+from deployguard.onhost.request import RequestError
 from tests.onhost.bench import Bench, Deploy
 
 LAYOUTS = pytest.mark.parametrize("layout", ["releases", "in_place"])

@@ -13,7 +13,8 @@ from typing import Any, Callable, Dict, Iterator
 import pytest
 
 from deployguard.onhost import durable, machine, restoration, unattended
-from deployguard.onhost.participant import Participant, RequestError
+from deployguard.onhost.participant import Participant
+from deployguard.onhost.request import RequestError
 from tests.onhost.bench import COMPONENT, MEMORY, STEPS, Bench, Deploy, checks, claim
 from tests.onhost.cuts import every_point, killed_at
 
@@ -266,7 +267,7 @@ def test_what_never_began_is_not_taken_over(tmp_path: Path) -> None:
 
 def test_a_process_at_work_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A takeover gives up, with a hint, when the old process does not end its step."""
-    monkeypatch.setattr("deployguard.onhost.participant.TAKEOVER_SECONDS", 0.0)
+    monkeypatch.setattr("deployguard.onhost.tenure.TAKEOVER_SECONDS", 0.0)
     deploy = _bench(tmp_path, "releases").deploy("v2").to("stage")
     with pytest.raises(RequestError) as caught:
         deploy.taken_over()
