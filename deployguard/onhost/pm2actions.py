@@ -98,7 +98,9 @@ def perform(
 ) -> None:
     """Do one action; ``stop`` is for those that only wait. Raises :class:`Failed`."""
     try:
-        _VERBS[action["verb"]](_Work(action, system), folder, facts)
+        work = _Work(action, system)
+        _await_boot(work)
+        _VERBS[action["verb"]](work, folder, facts)
     except (pm2.Unusable, pm2.Unclear) as error:
         raise Failed(str(error)) from error
 
@@ -239,12 +241,31 @@ def _start_daemon(work: _Work) -> None:
 
     At a boot the unit may be about to start one: two would fight for one socket.
     """
-    unit = _UNIT % work.place.user
+    if _of_unit(work, "LoadState", "UnitFileState") == ["loaded", "enabled"]:
+        work.system.run(["systemctl", "start", _unit(work)], timeout=90.0)
+
+
+def _await_boot(work: _Work) -> None:
+    """Let PM2's unit come to its end, where a boot is about to start it or has begun to.
+
+    It resurrects what was saved, and what is done meanwhile it would do again or undo: a process
+    that was deleted comes back, and where one is missing the unit fails and takes the daemon along.
+    To start what is being started is to wait for it.
+    """
+    if (_of_unit(work, "Job") or ["0"]) != ["0"]:
+        work.system.run(["systemctl", "start", _unit(work)], timeout=90.0)
+
+
+def _unit(work: _Work) -> str:
+    return _UNIT % work.place.user
+
+
+def _of_unit(work: _Work, *names: str) -> List[str]:
+    """Properties of PM2's unit; empty where there can be none."""
     if os.geteuid() != 0 or not os.path.isdir(_RUNTIME):
-        return
-    ask = ["systemctl", "show", "--property=LoadState,UnitFileState", "--value", unit]
-    if work.system.run(ask, timeout=30.0).text.split() == ["loaded", "enabled"]:
-        work.system.run(["systemctl", "start", unit], timeout=90.0)
+        return []
+    ask = ["systemctl", "show", "--property=" + ",".join(names), "--value", _unit(work)]
+    return work.system.run(ask, timeout=30.0).text.split()
 
 
 # -- the saved state -------------------------------------------------------------------------------
