@@ -295,6 +295,7 @@ class Ground:
         if run.wait() != 0:
             raise RuntimeError(f"a deploy with no fault ended with {run.wait()}:\n{run.text}")
         self.version = version
+        self.standing.clear()  # Nobody has looked at what stands now.
 
     def _write_data(self, host: Host) -> None:
         """What belongs to the host, and must survive everything."""
