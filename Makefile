@@ -93,8 +93,10 @@ test-onhost: venv38
 .PHONY: proofs
 proofs: venv ## the slow proofs: crash at every step, power cuts, the protocol, many examples
 	@$(MAKE) --no-print-directory hosts
-	@.ci/lanes proofs-here $(if $(ROOT),proofs-hosts) 'ARGS=$(ARGS)'
+	@$(MAKE) --no-print-directory proofs-here
+	@$(if $(ROOT),$(MAKE) --no-print-directory proofs-hosts)
 
+# One after the other: both take all the processors they get, and the crashes have short leases.
 .PHONY: proofs-here
 proofs-here: venv
 	$(call proofs,slow and not fleet)

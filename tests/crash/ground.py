@@ -288,9 +288,9 @@ class Ground:
         self.check(["v1"])
 
     def deploy(self, version: str) -> None:
-        """A deploy in which nothing goes wrong."""
+        """A deploy in which nothing goes wrong, however busy the machine is."""
         self.number += 1
-        self.plan(version)
+        self.plan(version, lease="60s")
         run = self.start("apply", name="setup")
         if run.wait() != 0:
             raise RuntimeError(f"a deploy with no fault ended with {run.wait()}:\n{run.text}")
