@@ -52,7 +52,7 @@ class Postgres:
 
     def start(self) -> None:
         """Start, and wait until it answers."""
-        self._run("pg_ctl", "start", "--wait", f"--log={self.folder}/log")
+        self._run("pg_ctl", "start", "--wait", "--timeout=300", f"--log={self.folder}/log")
 
     def stop(self, mode: str = "immediate") -> None:
         """Stop; ``immediate`` is a crash."""
