@@ -61,7 +61,8 @@ class NewTrees:
         source = target["source"]
         wanted = self._manifests[source["digest"]] if source["kind"] == "manifest" else None
         checkout = None
-        if target["layout"] == "git":
+        # A snapshot has the repository itself among its files.
+        if target["layout"] == "git" and source["kind"] != "manifest":
             checkout = self.checkouts.checkout(target, transaction)
         view, result = look(self._state, target, wanted, transaction, checkout)
         result["observed"] = observe(self._system, target["observe"])
