@@ -46,13 +46,14 @@ from deployguard.rollout import (
     survey,
     taken,
 )
-from deployguard.rollout.outcome import Listener, Outcome
+from deployguard.rollout.outcome import Event, Listener, Outcome
 from deployguard.rollout.preview import Preview
 from deployguard.rollout.taken import Taken
 from deployguard.rollout.work import Work
 from deployguard.snapshots.opening import open_vault
 from deployguard.store.journal import Journal
 from deployguard.store.opening import open_journal
+from deployguard.store.trail import Trail
 from deployguard.transport import registry
 from deployguard.transport.session import Session
 
@@ -235,14 +236,14 @@ def _transact(
     **options: Any,
 ) -> Outcome:
     redaction = Redaction(plan)
-    listen = redaction.listener(listen)
     journal = store or open_journal()
     journal.heed(stop or threading.Event())
     work = _engine(engine, plan, journal) if engine is not None else None
+    trail: Trail[Event] = Trail(listen)
     with deployment.Run(
         plan,
         connect=connect,
-        listen=listen,
+        listen=redaction.listener(trail),
         stop=stop,
         version=version,
         settle=lambda host, session, earlier: recovery.settle(session, earlier, journal, host),
@@ -262,6 +263,7 @@ def _transact(
             },
             [member.name for member in run.members],
         )
+        trail.begin(journal.path, run.context.transaction)
         names = [member.name for member in run.members]
         forensics = reporting.Forensics(plan, run.version, run.started_at, names, redaction)
         try:
@@ -271,11 +273,14 @@ def _transact(
         except (PlanInvalid, UsageError, EngineUnavailable) as error:
             refused = deployment.usage_outcome(run, error)
             journal.end(run.context.transaction, redaction.outcome(refused).as_dict())
+            trail.end()
             raise
     # From here on the deploy is over: what goes wrong with a report is a note in the outcome.
     # It is on record before anybody is told, which may take a while, and again with who was told.
     outcome = _ended(journal, redaction.outcome(forensics.seal(outcome)))
-    outcome = redaction.outcome(reporting.report(outcome, plan, journal, listen, redaction))
+    trail.end()
+    heard = redaction.listener(listen)
+    outcome = redaction.outcome(reporting.report(outcome, plan, journal, heard, redaction))
     return _ended(journal, outcome)
 
 

@@ -50,7 +50,8 @@ from deployguard.report.postmortem.page import page as postmortem_page
 from deployguard.report.postmortems import of_incident, wanted
 from deployguard.rollout.outcome import Outcome
 from deployguard.store.journal import Journal
-from deployguard.web import charts, queries
+from deployguard.store.trail import steps_of
+from deployguard.web import charts, live, queries
 from deployguard.web.evidence import confined
 from deployguard.web.guard import COOKIE, Door, Guarded, policy
 from deployguard.web.render import page
@@ -117,10 +118,12 @@ class _Pages:
 
     def overview(self, request: Request) -> Response:
         """What is at work, what is not over, what was last."""
+        unended = queries.unended(self._journal)
         return self._page(
             request,
             "overview.html",
-            unended=queries.unended(self._journal),
+            unended=unended,
+            at={row["id"]: live.where(steps_of(self._journal.path, row["id"])) for row in unended},
             ongoing=self._lookup.ongoing(),
             debts=self._journal.debts()[:50],
             rows=queries.transactions(self._journal, 0).rows[:20],
@@ -146,7 +149,15 @@ class _Pages:
             raise HTTPException(404, f"there is no transaction {name} here")
         if row["outcome"] is None:
             decision = self._journal.decision(name)
-            return self._page(request, "unended.html", row=row, decision=decision)
+            steps = steps_of(self._journal.path, name)
+            return self._page(
+                request,
+                "unended.html",
+                row=row,
+                decision=decision,
+                steps=steps,
+                hosts=live.hosts(row["hosts"], steps),
+            )
         outcome = _clean_outcome(row["outcome"])
         found = transaction.made(
             outcome,

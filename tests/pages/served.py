@@ -19,11 +19,16 @@ from deployguard.incidents.lookup import Lookup
 from deployguard.incidents.severity import Targets
 from deployguard.report.postmortems import draft
 from deployguard.report.redaction import Redaction
+from deployguard.rollout.outcome import Event
 from deployguard.store.journal import SqliteJournal
+from deployguard.store.trail import Trail
 from tests.metrics.known import DAY, NOW, Known
-from tests.pages.night import HOSTS, START, TRANSACTION, evidence, outcome
+from tests.pages.night import HOSTILE, HOSTS, START, TRANSACTION, evidence, outcome
 
-__all__ = ["Answer", "Served", "filled", "serving"]
+__all__ = ["LIVE", "Answer", "Served", "filled", "serving"]
+
+#: The transaction that is at work.
+LIVE = "20261121T115900-shop-0live0"
 
 
 @dataclass(frozen=True)
@@ -90,9 +95,17 @@ def filled(folder: Path) -> tuple[Path, Path, str]:
     path = draft(incident, book, journal, folder / "site" / "retro", Redaction(None), ended)
     journal.end(TRANSACTION, outcome(forensics=str(forensics), incident=incident).as_dict())
     journal.begin(
-        {"id": "20261121T115900-shop-0live0", "owner": "bob@ci", "started_at": NOW - 30, **about},
-        ["web9"],
+        {"id": LIVE, "owner": "bob@ci", "started_at": NOW - 30, **about},
+        ["web9", "web10"],
     )
+    trail: Trail[Event] = Trail(None)
+    trail.begin(journal.path, LIVE)
+    for phase, status, said in (
+        ("switch", "done", ""),
+        ("check", "failed", f"answered 503: {HOSTILE}"),
+        ("restore", "started", ""),
+    ):
+        trail(Event(NOW - 20, phase, status, "web9", said))  # type: ignore[arg-type]
     assert path.is_file() and Lookup(journal).ongoing()
     journal.close()
     return state, forensics, incident

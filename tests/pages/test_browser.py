@@ -13,7 +13,7 @@ from deployguard.cli import main as entry
 from deployguard.store.journal import SqliteJournal
 from tests.metrics.known import NOW
 from tests.pages.browser import a_browser, axe, serious, watched
-from tests.pages.night import HOSTILE, HOSTS, TRANSACTION
+from tests.pages.night import HOSTILE, HOSTS, TRANSACTION, outcome
 from tests.pages.served import Served, serving
 
 TOKEN = "a-token-of-the-test-that-is-long"
@@ -164,6 +164,23 @@ def test_what_is_at_work_renews_itself(browser: Browser, served: Served) -> None
         journal.close()
         found.page.clock.fast_forward(6000)
         found.page.wait_for_selector("#live >> text=blog v9 in staging")
+        assert found.said == []
+
+
+def test_what_was_at_work_ends(browser: Browser, served: Served) -> None:
+    """Whoever looks at a transaction is shown its report when it is over."""
+    with watched(browser) as found:
+        found.page.clock.install()
+        name = "20261121T115945-blog-00000a"
+        journal = SqliteJournal(served.state / "journal.db")
+        about = {"plan": "blog", "version": "v9", "environment": "staging", "source": "plan.yaml"}
+        journal.begin({"id": name, "owner": "ann", "started_at": NOW, **about}, ["web1"])
+        found.page.goto(f"{served.url}transactions/{name}")
+        assert "no end yet" in found.page.inner_text("h1")
+        journal.end(name, outcome(transaction=name).as_dict())
+        journal.close()
+        found.page.clock.fast_forward(6000)
+        found.page.wait_for_selector("text=Restore proof")
         assert found.said == []
 
 

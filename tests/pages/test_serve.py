@@ -19,10 +19,9 @@ from deployguard.store.journal import SqliteJournal
 from deployguard.web.peer import is_ours
 from tests.cli.conftest import Run, deployguard  # noqa: F401 - a fixture
 from tests.pages.night import HOSTILE, TRANSACTION
-from tests.pages.served import Served, serving
+from tests.pages.served import LIVE, Served, serving
 
 TOKEN = "a-token-of-the-test-that-is-long"
-LIVE = "20261121T115900-shop-0live0"
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +62,15 @@ def test_now(served: Served) -> None:
     """What is at work, and the incidents that are not over."""
     body = served.ask("/").body
     assert LIVE in body and "bob@ci" in body and served.incident in body
+    assert "restore started on 1" in body
+
+
+def test_a_transaction_at_work(served: Served) -> None:
+    """The last step of each host, all that were made, and what a log said as text."""
+    body = re.sub(r"<[^>]+>", " ", served.ask(f"/transactions/{LIVE}").body)
+    assert re.search(r"web9\s+restore started", body)
+    assert re.search(r"web10\s+none yet", body)
+    assert "web9 check failed: answered 503" in body
 
 
 @pytest.mark.parametrize(

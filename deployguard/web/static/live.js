@@ -10,6 +10,11 @@ async function renew() {
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       for (const part of document.querySelectorAll("[data-live]")) {
         const fresh = page.getElementById(part.id);
+        if (answer.ok && !fresh) {
+          // It is over, and has another page now.
+          location.reload();
+          return;
+        }
         if (answer.ok && fresh && fresh.innerHTML !== part.innerHTML) {
           part.replaceChildren(...fresh.childNodes);
         }
