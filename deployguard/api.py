@@ -118,6 +118,7 @@ def apply(
     ask: Ask | None = None,
     stop: threading.Event | None = None,
     engine: str | None = None,
+    incident: str = "",
 ) -> Outcome:
     """Deploy. ``drift="save"`` keeps hand-made changes as a bundle and goes on; ``stop`` hands the
     hosts over to themselves when it is set. ``engine`` is the URL of a Dask scheduler whose workers
@@ -126,13 +127,24 @@ def apply(
     ``overrides`` are reasons to go over guards, by the guard's name; they go on record. ``fix``
     says that the deploy mends what is not healthy now: the guard ``baseline`` lets it pass then.
     ``ask`` asks a person for the guard ``approval``; without it there is nobody to ask.
+    ``incident`` is the id of the one that this should end; if it fails, that is written there.
 
     Raises :class:`PlanInvalid` for an artifact that is damaged, unsafe or not the one whose SHA-256
     the plan names. Hosts are being connected to while it is read; they are asked for nothing.
     """
     going_over = checked_overrides(overrides)
     return _transact(
-        plan, None, listen, store, stop, engine, drift=drift, overrides=going_over, fix=fix, ask=ask
+        plan,
+        None,
+        listen,
+        store,
+        stop,
+        engine,
+        incident,
+        drift=drift,
+        overrides=going_over,
+        fix=fix,
+        ask=ask,
     )
 
 
@@ -148,21 +160,24 @@ def rollback(
     overrides: Mapping[str, str] | None = None,
     stop: threading.Event | None = None,
     engine: str | None = None,
+    incident: str = "",
 ) -> Outcome:
     """Go back to a version that the hosts have kept: a transaction like any other.
 
     ``to`` is the version; the one before the live one when left out. ``hosts`` are those that go
     back; all of the plan when left out. The plan file is read again for that version, with
     ``variables`` as in :func:`load`, because its checks name the version they expect. Guards of the
-    host are asked, as in :func:`apply`; those that judge a new release are not. Raises
-    :class:`UsageError` when the hosts do not agree on what the version before is.
+    host are asked, as in :func:`apply`; those that judge a new release are not. ``incident`` is as
+    there. Raises :class:`UsageError` when the hosts do not agree on what the version before is.
     """
     going_over = checked_overrides(overrides)
     target = to or survey.previous_version(plan, connect)
     old = load(plan.source, version=target, variables=variables, local_files=False)
     if hosts is not None:
         old = old.model_copy(update={"hosts": {name: old.hosts[name] for name in hosts}})
-    return _transact(old, target, listen, store, stop, engine, drift=drift, overrides=going_over)
+    return _transact(
+        old, target, listen, store, stop, engine, incident, drift=drift, overrides=going_over
+    )
 
 
 def restore(
@@ -233,6 +248,7 @@ def _transact(
     store: Store | None,
     stop: threading.Event | None,
     engine: str | None,
+    incident: str = "",
     **options: Any,
 ) -> Outcome:
     redaction = Redaction(plan)
@@ -280,7 +296,9 @@ def _transact(
     outcome = _ended(journal, redaction.outcome(forensics.seal(outcome)))
     trail.end()
     heard = redaction.listener(listen)
-    outcome = redaction.outcome(reporting.report(outcome, plan, journal, heard, redaction))
+    outcome = redaction.outcome(
+        reporting.report(outcome, plan, journal, heard, redaction, incident)
+    )
     return _ended(journal, outcome)
 
 

@@ -326,14 +326,14 @@ class _Response:
             hands,
             self.history,
             self.assessment,
-            deploy=self.deploy,
+            deploy=lambda option: self.deploy(option, incident),
             person=self.there,
             keep=self.given["keep_contained"],
             tell=self.console.say,
         )
 
-    def deploy(self, option: Option) -> Outcome:
-        """A rollback or a hotfix, under the eyes of whoever is there."""
+    def deploy(self, option: Option, incident: Incident) -> Outcome:
+        """A rollback or a hotfix for an incident, under the eyes of whoever is there."""
         from deployguard import api
         from deployguard.cli.ending import quitting
         from deployguard.cli.interrupt import handing_over
@@ -342,8 +342,8 @@ class _Response:
 
         plan, given = self.plan, self.given
         title = f"{option.kind} of {plan.name} in {plan.environment}: {option.title}"
-        overrides = checked_overrides(given["overrides"])
-        going_over: dict[str, Any] = {"drift": given["drift"], "overrides": overrides}
+        going_over: dict[str, Any] = {"drift": given["drift"], "incident": incident.id}
+        going_over["overrides"] = checked_overrides(given["overrides"])
         with (
             handing_over(quitting(self.console), plan.arguments) as stop,
             showing(self.console, title, list(plan.hosts)) as show,

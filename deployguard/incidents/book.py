@@ -75,26 +75,30 @@ class Book:
         *,
         join: Callable[[Incident], tuple[Changes, Sequence[Draft]]],
         key: str = "",
+        within: str = "",
     ) -> tuple[Incident, bool]:
         """Join the ongoing incident of the same failure, or open one; whether it was opened.
 
-        ``join`` says what becomes of the incident that is joined.
+        ``join`` says what becomes of the incident that is joined; ``within`` names one that it
+        belongs to, however it failed, as long as that is ongoing.
         """
         key = key or secrets.token_hex(8)
 
-        def within(work: Work) -> tuple[Incident, bool]:
+        def joined(work: Work) -> tuple[Incident, bool]:
             known = self._done(work, key)
             if known is not None:
                 return known, False
-            same = Lookup.same_failure(
-                work, opening.service, opening.environment, self._signature(opening)
-            )
+            same = incident_in(work, within) if within else None
+            if same is None or not same.ongoing:
+                same = Lookup.same_failure(
+                    work, opening.service, opening.environment, self._signature(opening)
+                )
             if same is None:
                 return self._opened(work, opening, key), True
             changes, drafts = join(same)
             return self._changed(work, same, changes, drafts, opening.links, key), False
 
-        return self._store.transact(within)
+        return self._store.transact(joined)
 
     # --- what people do -------------------------------------------------------------------------
 

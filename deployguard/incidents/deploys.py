@@ -77,9 +77,11 @@ def failed(
     at_most: Level = 1,
     postmortem: float | None = None,
     links: Iterable[tuple[str, str]] = (),
+    within: str = "",
 ) -> tuple[Incident, bool] | None:
     """Open or join the incident of a failed deploy; whether it was opened. ``None`` for a deploy
-    that makes none. ``postmortem`` is how many seconds later one is due."""
+    that makes none. ``postmortem`` is how many seconds later one is due; ``within`` is the incident
+    that the deploy should have ended."""
     if outcome.exit_code not in FAILED:
         return None
     level, why = severity(outcome, canary=canary, at_most=at_most)
@@ -103,9 +105,10 @@ def failed(
     )
 
     def join(same: Incident) -> tuple[Changes, Sequence[Draft]]:
-        return _joined(same, outcome, opening, why, back)
+        return _joined(same, outcome, opening, why, back, ending=same.id == within)
 
-    return book.open_or_join(opening, join=join, key=f"deploy/{outcome.transaction}")
+    key = f"deploy/{outcome.transaction}"
+    return book.open_or_join(opening, join=join, key=key, within=within)
 
 
 def committed(outcome: Outcome, book: Book) -> list[Incident]:
@@ -158,10 +161,21 @@ def recovered(outcome: Outcome, book: Book, *, targets: Targets) -> list[Inciden
 
 
 def _joined(
-    same: Incident, outcome: Outcome, opening: Opening, why: str, back: float | None
+    same: Incident,
+    outcome: Outcome,
+    opening: Opening,
+    why: str,
+    back: float | None,
+    *,
+    ending: bool,
 ) -> tuple[Changes, Sequence[Draft]]:
-    """It failed again: perhaps worse, perhaps the old version is back, perhaps no longer."""
-    words = f"{outcome.version} failed in the same way: {outcome.summary}"
+    """It failed again: perhaps worse, perhaps the old version is back, perhaps no longer.
+
+    What should have been the ``ending`` of the incident and failed has brought back what was live
+    before it, which is what the incident is about: nothing is mitigated by that.
+    """
+    how = "failed as the way out" if ending else "failed in the same way"
+    words = f"{outcome.version} {how}: {outcome.summary}"
     changes: Changes = {}
     now, level = outcome.ended_at, opening.severity
     if same.impact_at is None and opening.impact_at is not None:
@@ -175,7 +189,7 @@ def _joined(
         again = moved(same, "reopen", at=now, now=now, actor=AUTOMATIC, person=False)
         changes |= again
         words += "; opened again, because the old version is not proven to be back"
-    elif back is not None and same.state in ("open", "acknowledged"):
+    elif back is not None and not ending and same.state in ("open", "acknowledged"):
         changes |= moved(same, "mitigate", at=back, now=now, actor=AUTOMATIC, person=False)
         words += "; mitigated"
     return changes, [Draft("joined", words, now, {"transaction": outcome.transaction})]

@@ -107,10 +107,12 @@ class Lookup:
         return self._incidents("WHERE opened_at >= :moment ORDER BY opened_at, id", moment=moment)
 
     def needing_postmortem(self) -> list[Incident]:
-        """Those that need a post-mortem and are not closed, the one that is due first first."""
+        """Those that need a post-mortem, or have a draft of one, and are not closed, the one that
+        is due first first."""
         return self._incidents(
-            "WHERE postmortem_by IS NOT NULL AND state NOT IN ('closed', 'cancelled') "
-            "ORDER BY postmortem_by, id"
+            "WHERE state NOT IN ('closed', 'cancelled') AND (postmortem_by IS NOT NULL OR id IN "
+            "(SELECT incident FROM @incident_links WHERE kind = 'postmortem')) "
+            "ORDER BY coalesce(postmortem_by, detected_at), id"
         )
 
     def of_link(self, kind: str, value: str) -> list[Incident]:

@@ -71,6 +71,8 @@ class Filing:
         level, why = severity(self._plan, fires)
         _, component, check = fires[0].key
         transaction = notice.group[2]
+        hit = any(alert.critical or alert.kind == "restore" for alert in fires)
+        wanted = self._plan.rescue.postmortem
         # A plan with one component often has its name.
         what = " ".join(dict.fromkeys(filter(None, (self._plan.name, component, check))))
         opening = Opening(
@@ -85,6 +87,7 @@ class Filing:
             impact_at=since if any(alert.critical for alert in fires) else None,
             text=f"{why}: {words(fires)}",
             links=(("transaction", transaction),) if transaction else (),
+            postmortem=wanted.due if hit and wanted.draft else None,
         )
 
         def join(_: Incident) -> tuple[Changes, list[Draft]]:

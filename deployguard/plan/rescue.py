@@ -101,14 +101,14 @@ class Incident(Block):
 
 
 class Postmortem(Block):
-    """The draft of a post-mortem that a deploy leaves that was rolled back."""
+    """The post-mortem of what has hit users; a deploy that was rolled back leaves a draft."""
 
     directory: str = Field(
         "contexts/retrospectives/deployment-rollbacks",
         description="Where the drafts go, relative to the plan.",
     )
     due: Duration = Field(48 * 3600.0, description="From the detection until it has to be done.")
-    draft: bool = Field(True, description="Whether one is drafted at all.")
+    draft: bool = Field(True, description="Whether one is wanted at all.")
 
 
 class Rescue(Block):

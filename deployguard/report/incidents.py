@@ -54,9 +54,11 @@ def _filled(target: Target, planned: PlannedTarget) -> Target:
     return replace(target, **given)
 
 
-def after_deploy(outcome: Outcome, plan: Plan, book: Book) -> tuple[Outcome, Incident | None]:
+def after_deploy(
+    outcome: Outcome, plan: Plan, book: Book, within: str = ""
+) -> tuple[Outcome, Incident | None]:
     """Open or join the incident of a deploy that failed; note one that went well where an incident
-    of its service is not over."""
+    of its service is not over. ``within`` is the incident that the deploy should have ended."""
     rules = plan.rescue.incident.severity
     at_most: Level = level_named(rules.at_most)
     canary = hosts_named(plan.hosts, rules.canary) if rules.canary else ()
@@ -68,6 +70,7 @@ def after_deploy(outcome: Outcome, plan: Plan, book: Book) -> tuple[Outcome, Inc
         canary=canary,
         at_most=at_most,
         postmortem=postmortem.due if postmortem.draft else None,
+        within=within,
     )
     if found is None:
         deploys.committed(outcome, book)

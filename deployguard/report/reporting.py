@@ -147,8 +147,11 @@ def report(
     journal: Journal,
     listen: Listener | None,
     redaction: Redaction,
+    incident_id: str = "",
 ) -> Outcome:
     """Keep and file the incident of a failed deploy, and send what earlier runs could not.
+
+    ``incident_id`` is the incident that the deploy should have ended; it is told there then.
 
     Raises nothing: what goes wrong is in ``report_errors`` of the outcome that is returned, and
     keeps none of the other steps from being tried.
@@ -160,7 +163,7 @@ def report(
 
     def keep(outcome: Outcome) -> Outcome:
         nonlocal found
-        outcome, found = incidents.after_deploy(outcome, plan, book)
+        outcome, found = incidents.after_deploy(outcome, plan, book, incident_id)
         return outcome
 
     def settle(outcome: Outcome) -> Outcome:

@@ -167,6 +167,25 @@ def test_mitigation_that_does_not_help(broken: Site, deployguard: Run) -> None:
     assert (again.code, "nothing is in force" in again.err) == (0, True)
 
 
+def test_a_way_out_that_fails_is_told_in_its_incident(broken: Site, deployguard: Run) -> None:
+    """However it failed: there is one incident, and what is back is as broken as it was."""
+    broken.release("v3", "raise SystemExit('no such module')")
+    ran = deployguard(
+        *("incident", "respond", broken.plan, "--open", "high", "API down"),
+        *("--choose", "hotfix", "--release", "v3", "--yes"),
+    )
+    assert ran.code in (3, 4), ran.err
+    (record,) = deployguard("incident", "list", "--all", "--json").lines
+    assert (record["state"], record["title"]) == ("open", "API down")
+    (shown,) = deployguard("incident", "show", "--json").lines
+    (joined,) = [one for one in shown["timeline"] if one["kind"] == "joined"]
+    assert joined["text"].startswith("v3 failed as the way out: ")
+    assert joined["detail"]["transaction"] in [one["value"] for one in shown["links"]]
+    # Tried by hand it is another matter, which nobody has named.
+    assert deployguard("apply", broken.plan, "--release", "v3", "--fix").code in (3, 4)
+    assert len(deployguard("incident", "list", "--all", "--json").lines) == 2
+
+
 def test_killed_in_the_middle_of_a_step(site: Site, deployguard: Run) -> None:
     """What was begun is in the timeline before it is done, so it is found and taken back."""
     root = site.root

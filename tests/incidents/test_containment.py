@@ -203,7 +203,7 @@ def test_from_the_first_sign_to_the_end(orders: Orders, capsys: pytest.CaptureFi
 
     for command in (
         'deployguard incident resolve --cause "quote sessions leak" --fix "closed in v1.5.1"',
-        "deployguard incident close",
+        'deployguard incident close --anyway "the post-mortem is in the handbook"',
         "deployguard incident list --all",
     ):
         done = orders.published.run("bash", "-c", command)

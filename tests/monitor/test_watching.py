@@ -13,6 +13,7 @@ from deployguard.monitor.grouping import Notice, Receiver, Rules, Signal, State
 from deployguard.monitor.looking import Look
 from deployguard.monitor.watching import Ended, Memory, watch
 from deployguard.plan.model import Plan
+from deployguard.report.postmortems import wanted
 from deployguard.store.journal import SqliteJournal
 
 NOON = 1795262400.0
@@ -153,10 +154,15 @@ def test_an_incident_from_the_first_alert_to_the_end(filing: Filing, tmp_path: P
     assert opened.title == "shop web http fails in production"
     assert opened.signature == ("web http http: http://<host>:<n>/ answered <n>",)
     assert (opened.impact_at, opened.acknowledged_at) == (NOON + 1, None)
+    # Users were hit: a post-mortem is wanted, though nobody has drafted one.
+    assert opened.postmortem_by == opened.detected_at + 48 * 3600
     assert filing.told(second) is not None
     over = filing.told(end)
     assert over is not None and over.state == "mitigated"
     lookup = Book(SqliteJournal(tmp_path / "journal.db")).lookup
+    (judged,) = wanted(lookup)
+    assert judged.verdict.incident == opened.id
+    assert judged.verdict.open == ("it was never drafted",)
     kinds = [entry.kind for entry in lookup.timeline(opened.id)]
     assert sorted(kinds) == ["alert", "mitigated", "opened"]
     assert [link.value for link in lookup.links(opened.id)] == ["t1"]
