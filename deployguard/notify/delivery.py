@@ -8,6 +8,7 @@ side wants it; when the channel's deadline is over the next command goes on with
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -15,10 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployguard.delivery import Rejected, Undelivered
+from deployguard.errors import JournalUnavailable
 from deployguard.notify.announce import KIND
 from deployguard.notify.message import GOOD_NEWS, OVER, Attempt, Message, Receipt
 from deployguard.notify.registry import channel_of
 from deployguard.notify.settings import ChannelSettings, known
+from deployguard.notify.tidying import tidy
 from deployguard.store.outbox import Entry, Outbox, Shared, place
 
 __all__ = ["Told", "flush", "told", "told_of"]
@@ -108,7 +111,11 @@ def flush(
         with outbox.delivering() as alone:
             if alone:
                 run = _Run(outbox, store, send, clock, monotonic, sleep, retry)
-                return [told(entry) for entry in run.deliver()]
+                found = [told(entry) for entry in run.deliver()]
+                # What was told is told, whether or not there is room to forget something.
+                with contextlib.suppress(JournalUnavailable):
+                    tidy(store, clock())
+                return found
         if monotonic() > patience or not outbox.pending(KIND):
             return []
         sleep(_LOOK)

@@ -22,6 +22,7 @@ from deployguard.evidence.layout import Folder
 from deployguard.incidents.book import Book
 from deployguard.incidents.record import Incident
 from deployguard.notify.settings import remember
+from deployguard.notify.tidying import KEPT
 from deployguard.plan.model import Plan
 from deployguard.report import incident, incidents, notifications, postmortems
 from deployguard.report.github import GitHubIssues
@@ -274,6 +275,7 @@ def deliver_pending(
         for entry in outbox.deliver({"github": _to_github}):
             _note(entry, listen)
             _link(entry, book)
+        outbox.forget("github", time.time() - KEPT)
         mine = outbox.entry(key) if key else None
         left = [entry for entry in outbox.pending() if entry.last_error]
     finally:

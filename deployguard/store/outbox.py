@@ -167,6 +167,17 @@ class Outbox:
         )
         return changed == 1
 
+    def forget(self, kind: str, before: float) -> int:
+        """Forget those of a kind that had arrived before some time; how many those were."""
+        oldest = self._store.read("SELECT created_at FROM @outbox ORDER BY id LIMIT 1")
+        if not oldest or oldest[0]["created_at"] > before:
+            return 0
+        return self._do(
+            "DELETE FROM @outbox WHERE kind = :kind AND delivered_at < :before",
+            kind=kind,
+            before=before,
+        )
+
     def delivering(self) -> AbstractContextManager[bool]:
         """Whether we are the only one delivering from here, for as long as the block lasts.
 

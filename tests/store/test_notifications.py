@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from deployguard.delivery import Undelivered
+from deployguard.notify import tidying
 from deployguard.notify.announce import KIND, silence
 from deployguard.notify.delivery import flush, told_of
 from deployguard.notify.message import Attempt, Receipt
@@ -136,3 +138,50 @@ CREATE TABLE outbox (
 );
 INSERT INTO outbox (kind, key, payload, created_at) VALUES ('github', 'incident/t', '{"title": "x"}', 1);
 """  # noqa: E501 - a row a line
+
+
+def test_what_was_told_long_ago_is_forgotten(journal: Journal) -> None:
+    """90 days after the incident was closed; what is not over, or waits, is kept, however old. One
+    that is opened again after that is told as a new one."""
+    clock = Clock(time.time())
+    keep(journal, channel("ops"), channel("down", deadline=0.5, expires=1e9))
+    book = book_of(journal, clock)
+    said: list[tuple[str, Receipt | None]] = []
+
+    def send(settings: ChannelSettings, attempt: Attempt) -> Receipt:
+        if settings.name == "down":
+            raise Undelivered("gone")
+        said.append((attempt.message.kind, attempt.receipt))
+        return {"thread": len(said)}
+
+    def go() -> None:
+        flush(journal, clock=clock, monotonic=clock, sleep=clock.sleep, send=send)
+
+    over, ongoing = book.open(opening()).id, book.open(opening(title="slow")).id
+    book.move(over, "resolve")
+    book.move(over, "close")
+    go()
+    kept = [one.key for one in told_of(journal, ongoing)]
+    clock.now += tidying.KEPT - 60
+    book.note(ongoing, "it goes on", kind="update")
+    go()
+    assert len([one for one in told_of(journal, over) if one.state == "delivered"]) == 3
+    clock.now += 120
+    book.note(ongoing, "and on", kind="update")
+    go()
+    assert {one.state for one in told_of(journal, over)} == {"pending"}
+    assert {one.channel for one in told_of(journal, over)} == {"down"}
+    assert [one.key for one in told_of(journal, ongoing)][: len(kept)] == kept
+    lanes = [row["lane"] for row in journal.read("SELECT lane FROM @notify_lanes")]
+    assert lanes == [f"{ongoing}/ops"]
+    book.move(over, "reopen")
+    go()
+    assert said[-1] == ("reopened", None)
+    # What is forgotten of issues is what has arrived.
+    outbox = Outbox(journal, clock=clock)
+    outbox.put("github", "one", {})
+    outbox.deliver({"github": lambda payload: {}})
+    outbox.put("github", "two", {})
+    assert outbox.forget("github", clock.now) == 0
+    assert outbox.forget("github", clock.now + 1) == 1
+    assert [one.key for one in outbox.newest("github", 5)] == ["two"]
