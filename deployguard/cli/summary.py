@@ -191,6 +191,8 @@ def _now(host: HostOutcome) -> str:
     if state == "restored":
         state += ", files verified" if host.verified else ", files NOT verified"
         state += ", healthy" if host.healthy else ", NOT healthy"
+        if host.healthy and host.sick:
+            state += f" as before, but for {', '.join(host.sick)}"
     elif state == "stuck":
         state += ": not restored, a person is needed"
     elif state == "held":

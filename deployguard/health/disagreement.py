@@ -86,16 +86,29 @@ def _http_against_below(
     processes: Sequence[Entry], ports: Sequence[Entry], https: Sequence[Entry]
 ) -> Iterator[_Words]:
     below = [*processes, *ports]
-    for http in https:
-        status = http["observed"].get("status")
-        if _is(http, "unhealthy") and below and all(_is(entry, "healthy") for entry in below):
-            said = " and ".join(_short(entry) for entry in below)
-            answer = f"HTTP answers {status}" if status else "HTTP gives no answer"
-            yield "process/http", f"{said}, but {answer}", _quote(*below, http)
-        for process in processes:
+    if below and all(_is(entry, "healthy") for entry in below):
+        said = " and ".join(_short(entry) for entry in below)
+        for answer, same in _by_answer(https).items():
+            # A single endpoint needs no name; of several it matters which.
+            names = f" ({', '.join(str(http['name']) for http in same)})" if https[1:] else ""
+            yield "process/http", f"{said}, but {answer}{names}", _quote(*below, *same)
+    for process in processes:
+        for http in https:
             if _down(process) and _is(http, "healthy"):
+                status = http["observed"].get("status")
                 message = f"{_said(process)}, but HTTP answers {status}: something else serves it"
                 yield "process/http", message, _quote(process, http)
+
+
+def _by_answer(https: Sequence[Entry]) -> dict[str, list[Entry]]:
+    """The endpoints that are not well, by what they answer: said once, however many they are."""
+    found: dict[str, list[Entry]] = {}
+    for http in https:
+        if _is(http, "unhealthy"):
+            status = http["observed"].get("status")
+            answer = f"HTTP answers {status}" if status else "HTTP gives no answer"
+            found.setdefault(answer, []).append(http)
+    return found
 
 
 def _http_against_dependency(

@@ -223,8 +223,11 @@ def _before(outcome: Outcome, detected: float) -> Iterable[Draft]:
 
 
 def _proof(outcome: Outcome) -> str:
-    restored = [host.host for host in outcome.hosts if host.state == "restored"]
-    return f"the old version is back, files verified, healthy: {', '.join(restored)}"
+    restored = [host for host in outcome.hosts if host.state == "restored"]
+    sick = sorted({check for host in restored for check in host.sick})
+    words = f" as before, but for {', '.join(sick)}" if sick else ""
+    names = ", ".join(host.host for host in restored)
+    return f"the old version is back, files verified, healthy{words}: {names}"
 
 
 def _forensics(outcome: Outcome) -> Iterable[tuple[str, str]]:

@@ -185,6 +185,8 @@ def _verification(outcome: Outcome) -> Iterable[str]:
     yield ""
     for host in restored:
         proof = "identical and healthy" if host.verified and host.healthy else "NOT proven"
+        if host.sick:
+            proof += f"; not healthy, as before the deploy: {_line(', '.join(host.sick))}"
         yield f"- {host.host}: {proof}"
 
 

@@ -309,11 +309,20 @@ def _judge(run: Run, ending: fleet.Ending) -> Outcome:
             "which is back on its old version, verified"
         )
     else:
+        sick = {(h.host, check) for h in hosts if h.host in touched for check in h.sick}
         text = (
             f"{run.version} failed on {failed}; {_hosts(len(touched))} restored, files verified, "
-            "healthy"
+            f"{_as_before(len(sick))}"
         )
     return run.outcome(code, "rolled_back", text)
+
+
+def _as_before(sick: int) -> str:
+    """How well it is after a restore: no better than it was before the deploy."""
+    if not sick:
+        return "healthy"
+    checks = "1 check was" if sick == 1 else f"{sick} checks were"
+    return f"healthy as before: {checks} not healthy then either"
 
 
 def _left_alone(run: Run, hosts: Sequence[HostOutcome], code: ExitCode) -> str:

@@ -175,7 +175,16 @@ class Member:
             error=self.failure.reason if self.failure is not None else "",
             seconds={name: round(value, 3) for name, value in self.seconds.items()},
             forensics=self.forensics,
+            sick=self._sick() if self.state == "restored" else (),
         )
+
+    def _sick(self) -> tuple[str, ...]:
+        """Ids of the checks that were not healthy before the deploy, and are not after its end."""
+        before, after = (
+            {check["id"] for check in (seen or {}).get("checks", []) if check["state"] != "healthy"}
+            for seen in (self.looked.get("baseline"), self.restored.get("health"))
+        )
+        return tuple(sorted(before & after))
 
     def said(self, error: DeployguardError) -> str:
         """What went wrong, without this host's name in front: it is shown beside it already."""

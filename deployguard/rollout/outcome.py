@@ -47,6 +47,8 @@ class HostOutcome:
     ``state`` is the last record read back from the host's own journal (``committed``,
     ``restored``, ``aborted``, ``prepared``, ``stuck``, ``untouched``, ``unreachable``, …), never
     what the controller asked for. ``verified`` says that the files were compared by hash there.
+    ``sick`` are the ids of the checks that were not healthy before the deploy and, after a
+    restore, are not now: ``healthy`` asks nothing of those.
     """
 
     host: str
@@ -58,6 +60,7 @@ class HostOutcome:
     error: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     forensics: str | None = None
+    sick: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from deployguard.cli import summary
 from deployguard.errors import EXPLANATIONS, ExitCode
 from deployguard.rollout.outcome import Outcome
 from tests.cli.outcomes import committed, finding, host, outcome, rolled_back
+
+SICK = (host("web1", sick=("web/cache", "web/tls")),)
 
 
 def text_of(shown: Outcome) -> str:
@@ -31,6 +35,14 @@ def test_rollback_says_what_failed_and_where_to_read_on() -> None:
     assert "forensics: forensics-out/x" in text
     assert "incident: https://github.com/acme/shop/issues/7" in text
     assert EXPLANATIONS[ExitCode.ROLLED_BACK].act in text
+
+
+def test_what_was_not_healthy_before_is_not_called_healthy() -> None:
+    """A restore is as good as before the deploy, and says what was no good then."""
+    text = text_of(rolled_back(hosts=SICK))
+    assert "(restored, files verified, healthy as before, but for web/cache, web/tls)\n" in text
+    stuck = outcome(ExitCode.NEEDS_PERSON, "needs_person", hosts=(replace(SICK[0], healthy=False),))
+    assert "files verified, NOT healthy)" in text_of(stuck)
 
 
 def test_a_failure_before_the_switch_is_no_rollback() -> None:

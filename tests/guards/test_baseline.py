@@ -76,3 +76,22 @@ def test_it_is_on_the_timeline_without_the_guard(shop: Shop) -> None:
     assert done.code == 0, done.err
     notes = [event["message"] for event in done.lines[-1]["timeline"] if event["status"] == "note"]
     assert any(note.startswith("not healthy before: web http: ") for note in notes)
+
+
+def test_a_restore_is_as_healthy_as_it_was(shop: Shop) -> None:
+    """What was not healthy before is not after it: nobody is told that all is well."""
+    checks = [
+        {"http": {"url": f"http://127.0.0.1:{shop.site.port}/", "deadline": "5s"}},
+        {"command": {"name": "cache", "argv": ["test", "-e", str(shop.root / "cache")]}},
+        {"command": {"name": "crons", "argv": ["false"], "critical": False}},
+    ]
+    shop.guarded(checks=checks)
+    shop.site.release("v3", "import sys\nsys.exit(1)\n")
+    failed = shop.apply(release="v3")
+    assert failed.code == 3, failed.err
+    outcome = failed.lines[-1]
+    assert outcome["summary"].endswith(
+        "1 host restored, files verified, healthy as before: 2 checks were not healthy then either"
+    )
+    assert outcome["hosts"][0]["sick"] == ["web/cache", "web/crons"]
+    assert "files verified, healthy as before, but for web/cache, web/crons)" in failed.err

@@ -77,6 +77,20 @@ def test_all_well_below_and_http_says_no() -> None:
     assert words(process(), silent) == ["the process manager says active, but HTTP gives no answer"]
 
 
+def test_of_several_endpoints_those_that_say_no_are_named_once() -> None:
+    """Who reads it need not ask which, and does not read it four times."""
+    database, cache, search = (
+        {**HTTP_503, "id": f"backend/{name}", "name": name} for name in ("database", "cache", "ai")
+    )
+    gone = {**search, "observed": {}}
+    assert words(process(), HTTP_200, database, cache, gone) == [
+        "the process manager says active, but HTTP answers 503 (database, cache)",
+        "the process manager says active, but HTTP gives no answer (ai)",
+    ]
+    (first, _) = disagreements("web1", [process(), HTTP_200, database, cache, gone], {})
+    assert "backend/database: " in first.evidence and "backend/cache: " in first.evidence
+
+
 def test_restarts_hidden_behind_an_active_state() -> None:
     """The state of this moment is active; the count knows better."""
     looped = process("unhealthy", restarts=4, settled=True)
