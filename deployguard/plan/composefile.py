@@ -13,13 +13,31 @@ import yaml
 
 from deployguard.onhost.compose import DEFAULT_FILES
 
-__all__ = ["DEFAULT_FILES", "faults"]
+__all__ = ["DEFAULT_FILES", "faults", "services_in"]
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def faults(files: Sequence[tuple[str, bytes]]) -> list[str]:
     """Each fault as ``FILE:LINE:COLUMN: what is wrong``; later files add to the earlier ones."""
+    return _walk(files)[0]
+
+
+def services_in(files: Sequence[tuple[str, bytes]]) -> list[str] | None:
+    """The services that the files define; ``None`` where more may come from elsewhere."""
+    found, services = _walk(files)
+    if found:
+        return None
+    for _, data in files:
+        root = yaml.compose(data.decode("utf-8"), Loader=_Loader)
+        if not isinstance(root, yaml.MappingNode) or _value(root, "include") is not None:
+            return None
+    return list(services)
+
+
+def _walk(
+    files: Sequence[tuple[str, bytes]],
+) -> tuple[list[str], dict[str, tuple[str, yaml.MappingNode]]]:
     found: list[str] = []
     services: dict[str, tuple[str, yaml.MappingNode]] = {}
     for name, data in files:
@@ -38,7 +56,7 @@ def faults(files: Sequence[tuple[str, bytes]]) -> list[str]:
     if not found:
         for service, (name, node) in services.items():
             found += _needs(name, service, node, services)
-    return found
+    return found, services
 
 
 def _read(

@@ -113,9 +113,14 @@ def parse_dsn(kind: str, text: str) -> Dsn:
     mend = f"write it as {known.example}"
     try:
         parts = urlsplit(text.strip())
-        port = parts.port
     except ValueError:
         raise ValueError(f"the DSN cannot be read; {_ESCAPES}") from None
+    try:
+        port = parts.port
+    except ValueError:
+        # It may be a piece of a password: nobody is shown it.
+        problem = "what stands behind the host of the DSN is no port"
+        raise ValueError(f"{problem}; write a number up to 65535, and {_ESCAPES}") from None
     if port == 0:
         raise ValueError("the DSN has a port that is none; write a number up to 65535")
     scheme = parts.scheme.partition("+")[0]  # SQLAlchemy names the driver behind a plus

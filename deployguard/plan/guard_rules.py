@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from deployguard.errors import PlanInvalid
 from deployguard.plan.document import Finding, Path, Place
-from deployguard.plan.moments import NotAMoment, is_dated, moment_of, time_of, zone_named
+from deployguard.plan.moments import NotAMoment, is_dated, moment_of, time_of, zone_hint, zone_named
 from deployguard.plan.suggestion import did_you_mean
 from deployguard.plan.territory import tree_entry_fault
 
@@ -86,11 +86,8 @@ def _window(guard: WindowGuard, where: Path, around: _Around) -> Iterator[Findin
     try:
         zone_named(guard.zone)
     except NotAMoment:
-        from zoneinfo import available_timezones
-
-        hint = did_you_mean(guard.zone, sorted(available_timezones()))
-        place = (*where, "zone")
-        yield Finding(place, f'there is no time zone "{guard.zone}"', hint or "as in Europe/Berlin")
+        words = f'there is no time zone "{guard.zone}"'
+        yield Finding((*where, "zone"), words, zone_hint(guard.zone))
     for block, windows in (("freeze", guard.freeze), ("allow", guard.allow)):
         for index, window in enumerate(windows):
             yield from _span(window, (*where, block, index))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from datetime import date, datetime, time, timedelta
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
-__all__ = ["NotAMoment", "is_dated", "moment_of", "time_of", "zone_named"]
+from deployguard.plan.suggestion import did_you_mean
+
+__all__ = ["NotAMoment", "is_dated", "moment_of", "time_of", "zone_hint", "zone_named"]
 
 _TIME = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9])")
 _DATED = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[ T]([0-9]{2}:[0-9]{2}))?")
@@ -54,3 +56,10 @@ def zone_named(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):  # ZoneInfoNotFoundError is a KeyError
         raise NotAMoment(name) from None
+
+
+def zone_hint(name: str) -> str:
+    """What to write instead of a zone that is not there: a place, which keeps summer time."""
+    # "CEST" is near "EST" as words go, and seven hours from it.
+    places = sorted(zone for zone in available_timezones() if "/" in zone)
+    return did_you_mean(name, places) or "name a place, as in Europe/Berlin"

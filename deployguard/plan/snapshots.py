@@ -28,7 +28,8 @@ __all__ = [
 ]
 
 KEY_MEND = (
-    "make one: `(umask 077; openssl rand -hex 32 > snapshots.key)`, and keep a copy elsewhere"
+    "bring it here: no other opens what was sealed with it; for a first one "
+    "`(umask 077; openssl rand -hex 32 > snapshots.key)`, and keep a copy elsewhere"
 )
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -82,6 +83,9 @@ def split_snapshot(text: str) -> tuple[str, str]:
     store, at, snapshot = text.rpartition("@")
     if at and _SNAPSHOT.fullmatch(snapshot):
         return store, snapshot
+    # Of the plan's store, however little of its id; a directory of that name is ./@NAME.
+    if at and not store and snapshot and "/" not in snapshot:
+        return "", snapshot
     return text, ""
 
 

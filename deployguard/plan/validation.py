@@ -10,14 +10,13 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
-from zoneinfo import available_timezones
 
 from deployguard.plan.check_rules import check_findings
 from deployguard.plan.checkout import checkout_findings
 from deployguard.plan.document import Finding, Path
 from deployguard.plan.guard_rules import guard_findings
 from deployguard.plan.kubernetes import kubernetes_findings
-from deployguard.plan.moments import NotAMoment, zone_named
+from deployguard.plan.moments import NotAMoment, zone_hint, zone_named
 from deployguard.plan.names import Names
 from deployguard.plan.notify_rules import notify_findings
 from deployguard.plan.order import find_cycle, hosts_named
@@ -99,8 +98,7 @@ def _zone(where: Path, name: str) -> Iterator[Finding]:
     try:
         zone_named(name)
     except NotAMoment:
-        hint = did_you_mean(name, sorted(available_timezones())) or "as in Europe/Berlin"
-        yield Finding(where, f'there is no time zone "{name}"', hint)
+        yield Finding(where, f'there is no time zone "{name}"', zone_hint(name))
 
 
 def _hosts(plan: Plan) -> Iterator[Finding]:

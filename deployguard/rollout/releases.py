@@ -112,9 +112,12 @@ def _compose_files(
         hint = f"looked for {looked}; name it: `compose: {{file: …}}`"
         yield mistake_at(plan, where, f"{artifact}: there is no compose file in it", hint)
     files: list[tuple[str, bytes]] = []
+    # What the tool adds by itself, and what is the host's own, may have more services.
+    whole = bool(compose.file) or not any("override" in path for path in source.files())
     for path in wanted:
         if path.startswith("/") or own.match(path):
-            continue  # the host's own
+            whole = False
+            continue
         kind, content = source.kind(path), source.read(path)
         if kind in ("", "d"):
             yield mistake_at(plan, where, f"{artifact}: there is no {path} in it", "mend the name")
@@ -122,6 +125,32 @@ def _compose_files(
             files.append((path, content))
     for fault in composefile.faults(files):
         yield mistake_at(plan, where, f"{artifact}: {fault}", "mend the compose file")
+    known = composefile.services_in(files) if files and whole else None
+    if known is not None:
+        yield from _unknown_services(plan, name, component, f"{artifact}: {wanted[0]}", known)
+
+
+def _unknown_services(
+    plan: Plan, name: str, component: Component, file: str, known: list[str]
+) -> Iterator[Mistake]:
+    """Services that the plan names and the stack has not: a check of one could never pass."""
+    compose = component.service.compose if component.service is not None else None
+    assert compose is not None, "this is a stack"
+    root: tuple[str | int, ...] = ("components", name)
+    named = [
+        ((*root, "service", "compose", "one_shot", i), s) for i, s in enumerate(compose.one_shot)
+    ]
+    for index, check in enumerate(component.checks):
+        place = (*root, "checks", index)
+        if check.container is not None:
+            services = enumerate(check.container.services)
+            named += [((*place, "container", "services", i), s) for i, s in services]
+        if check.http is not None and check.http.service is not None:
+            named.append(((*place, "http", "service"), check.http.service))
+    for where, service in named:
+        if service not in known:
+            hint = did_you_mean(service, known, among="it has")
+            yield mistake_at(plan, where, f"{file} has no service {service}", hint)
 
 
 def _ecosystem(plan: Plan, name: str, component: Component, source: Source) -> Iterator[Mistake]:

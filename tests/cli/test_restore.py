@@ -231,6 +231,7 @@ def test_lists_and_words(deployguard: Run, site: Site, lost: dict[str, tuple[Any
     store = site.root / "store"
     for arguments, said in (
         (["--from", f"{store}@20250101"], "there is no snapshot 20250101"),
+        (["--from", "@2025"], "there is no snapshot 2025"),
         (["--from", "gs://backups"], "is not a store"),
         (["--from", site.root / "elsewhere"], "there is no directory"),
         (["--host", "nobody"], "the plan has no host nobody"),

@@ -56,7 +56,7 @@ def test_later_files_add_to_the_earlier() -> None:
     assert faults([("a.yaml", b"\xff")]) == ["a.yaml: not UTF-8"]
 
 
-def _open(directory: Path, **files: str) -> list[str]:
+def _open(directory: Path, checks: str = "[{process: {}}]", **files: str) -> list[str]:
     tree = directory / "tree"
     tree.mkdir(exist_ok=True)
     (tree / "app.py").write_text("")
@@ -64,7 +64,8 @@ def _open(directory: Path, **files: str) -> list[str]:
         (tree / name.replace("_", ".")).write_text(text)
     (directory / "plan.yaml").write_text(
         "name: shop\nversion: v1\nhosts: {web1: }\ncomponents:\n  shop:\n    artifact: tree\n"
-        "    path: /srv/shop\n    service: {compose: {}}\n    checks: [{process: {}}]\n"
+        "    path: /srv/shop\n    service: {compose: {}}\n"
+        f"    checks: {checks}\n"
     )
     plan = load(directory / "plan.yaml", environ={})
     import contextlib
@@ -91,3 +92,25 @@ def test_a_release_without_a_file(tmp_path: Path) -> None:
     said = _open(tmp_path)
     assert len(said) == 1
     assert "tree: there is no compose file in it; looked for compose.yaml" in said[0]
+
+
+STACK = "services:\n  api: {image: x}\n  db: {image: y}\n"
+NAMED = "[{container: [api, bd]}, {http: {url: 'http://127.0.0.1/', service: app}}]"
+
+
+def test_a_service_that_the_stack_has_not(tmp_path: Path) -> None:
+    """Its check could never pass: that is said here, and not after a switch and a restore."""
+    said = _open(tmp_path, NAMED, compose_yaml=STACK)
+    assert said == [
+        "plan.yaml:9:15 components.shop.checks[0].container: "
+        "tree: compose.yaml has no service bd; it has api, db",
+        "plan.yaml:9:81 components.shop.checks[1].http.service: "
+        'tree: compose.yaml has no service app; did you mean "api"?',
+    ]
+
+
+def test_where_services_may_come_from_elsewhere(tmp_path: Path) -> None:
+    """Nothing is said of a stack that is not seen whole from here."""
+    assert _open(tmp_path, NAMED, compose_yaml=f"include: [more.yaml]\n{STACK}") == []
+    more = "services: {bd: {image: x}, app: {image: y}}\n"
+    assert _open(tmp_path, NAMED, compose_yaml=STACK, **{"compose.override_yaml": more}) == []
