@@ -74,9 +74,7 @@ def command(
     time; time to detect, acknowledge, mitigate and resolve, each with mean, median and p90 and how
     many there were; what it was most often about. docs/metrics.md says what each of them is.
     """
-    from deployguard.incidents.lookup import Lookup
     from deployguard.incidents.metrics import measure
-    from deployguard.report import metrics as written
     from deployguard.store.opening import open_journal
 
     if output is not None and form == "table":
@@ -84,13 +82,20 @@ def command(
     journal, now = open_journal(), time.time()
     found = measure(journal, now, by=by, count=count, service=service, environment=environment)
     if form == "table":
-        console.emit("metrics", written.as_dict(found))
+        if console.json:
+            from deployguard.report.metrics import as_dict
+
+            console.emit("metrics", as_dict(found))
         for line, heading in _table(found):
             console.say(line, **({"bold": True} if heading else {}))
         return 0
+    from deployguard.report import metrics as written
+
     if form == "csv":
         text = written.as_csv(found)
     else:
+        from deployguard.incidents.lookup import Lookup
+
         ongoing = Lookup(journal).ongoing(service, environment)
         text = written.openmetrics(found, ongoing, now)
     text = console.redact(text)
