@@ -83,8 +83,7 @@ def test_a_page_for_everybody(browser: Browser, address: str, source: str) -> No
             assert wide <= width
             body = "getComputedStyle(document.body).backgroundColor"
             backgrounds.add((dark, found.page.evaluate(body)))
-            if width > 320 or address.endswith(".html"):
-                assert serious(found.page, source) == []
+            assert serious(found.page, source) == []
             assert found.page.locator("script:not([src='/static/live.js'])").count() == 0
             assert found.page.locator("h1").count() == 1
             assert found.said == []
