@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from bench.table import DOCUMENT
-from deployguard.onhost.records import parse
+from deployguard.onhost.state.records import parse
 from tests.crash.controllers import Controllers
 from tests.crash.ground import STATE, Ground, make_releases, wait_for
 from tests.fleet.fleet import Fleet

@@ -17,7 +17,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
-ONHOST = sorted((ROOT / "deployguard" / "onhost").glob("*.py"))
+ONHOST = sorted((ROOT / "deployguard" / "onhost").rglob("*.py"))
 ONHOST_TESTS = sorted((ROOT / "tests" / "onhost").rglob("*.py"))
 
 

@@ -10,8 +10,8 @@ from types import TracebackType
 
 from deployguard.artifact.stream import SharedStream
 from deployguard.errors import UsageError
-from deployguard.onhost import blobs
-from deployguard.onhost.manifest import Manifest
+from deployguard.onhost.trees import blobs
+from deployguard.onhost.trees.manifest import Manifest
 
 PIECE = 256 * 1024
 _SHOWN = 20

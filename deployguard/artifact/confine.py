@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deployguard.onhost.manifest import Entry, Manifest
+from deployguard.onhost.trees.manifest import Entry, Manifest
 
 # As many as the kernel follows; a longer chain leads nowhere at all (ELOOP).
 _MAX_FOLLOWED = 40

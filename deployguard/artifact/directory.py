@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from deployguard.artifact.base import PIECE, ArtifactInvalid, Limits, Release
 from deployguard.artifact.confine import escaping_links
-from deployguard.onhost.manifest import Manifest
-from deployguard.onhost.tree import ScanFailed, scan
+from deployguard.onhost.trees.manifest import Manifest
+from deployguard.onhost.trees.scan import ScanFailed, scan
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 

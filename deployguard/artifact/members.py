@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 from deployguard.artifact.base import PIECE, ArtifactInvalid, Limits
 from deployguard.artifact.confine import escaping_links
 from deployguard.artifact.headers import Member, Unusual, members
-from deployguard.onhost.manifest import (
+from deployguard.onhost.trees.manifest import (
     MAX_NAME,
     MAX_PATH,
     NOBODY,

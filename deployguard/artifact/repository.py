@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployguard.artifact.base import ArtifactInvalid
-from deployguard.onhost import blobs
+from deployguard.onhost.trees import blobs
 
 __all__ = ["Bundle", "GitRevision"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployguard.errors import DeployguardError, HostFailure
-from deployguard.onhost.probes import HEALTHY, CheckData
+from deployguard.onhost.probes.base import HEALTHY, CheckData
 from deployguard.plan.model import Plan
 from deployguard.plan.order import components_on, hosts_in_order
 from deployguard.rollout import audit

@@ -117,8 +117,8 @@ def operation(
 ) -> Operation:
     """An operation as the host program runs it; ids are unique within a procedure.
 
-    :mod:`deployguard.onhost.operations` has the table of the actions, and of what else an operation
-    may say (``undo_once``, ``undo_always``, ``settle``).
+    :mod:`deployguard.onhost.transaction.operations` has the table of the actions, and of what else
+    an operation may say (``undo_once``, ``undo_always``, ``settle``).
     """
     return {
         "id": f"{component}:{name}",

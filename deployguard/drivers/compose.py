@@ -7,7 +7,7 @@ them, and nothing is built or pulled.
 
 The tool makes the containers and does not start them; its own ``up`` would hold a service back for
 ever while another that it needs calls itself unhealthy, though that one may have done so for years.
-A new stack is started as its file demands (:mod:`deployguard.onhost.composeup`). Of an old one
+A new stack is started as its file demands (:mod:`deployguard.onhost.compose.up`). Of an old one
 those that ran are started, in order of dependency, each after those before it are as well as they
 were.
 """
@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from deployguard.drivers.base import Action, Observation, Operation, Site, Steps, operation, run
-from deployguard.onhost import compose
+from deployguard.onhost.compose import stack as compose
 from deployguard.plan.model import Component, ComposeService, ManagedFile
 from deployguard.plan.stack import project_of
 
@@ -237,7 +237,7 @@ class _Stack:
 
 
 def _call(component: Component, site: Site, directory: str) -> _Call:
-    """How the tool is asked for the stack; :mod:`deployguard.onhost.compose` has the words."""
+    """How the tool is asked for it; :mod:`deployguard.onhost.compose.stack` has the words."""
     service = _service(component)
     return {
         "tool": service.tool,

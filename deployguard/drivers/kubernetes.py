@@ -3,9 +3,9 @@
 There is nothing to stop: a rollout replaces pods as the workload says. So the whole of a deploy is
 one operation, after the tree of manifests was exchanged: apply, set images, wait for the rollouts.
 Its undo brings every object back as it was, from what the host kept before the first of them was
-changed (:mod:`deployguard.onhost.kubeactions`), by the same kubectl and with nobody's help. With
-several components the undos run in the opposite order, so that no two versions meet on the way back
-that have not met on the way there.
+changed (:mod:`deployguard.onhost.kubernetes.actions`), by the same kubectl and with nobody's help.
+With several components the undos run in the opposite order, so that no two versions meet on the way
+back that have not met on the way there.
 """
 
 from __future__ import annotations

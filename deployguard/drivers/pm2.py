@@ -7,7 +7,7 @@ the new ones first, as far as they run in cluster mode.
 
 The way back is the same for all of them, and needs neither file nor plan: the host has kept the
 processes as PM2 saves them, with their environment, and PM2 resurrects them
-(:mod:`deployguard.onhost.pm2actions`). The files that ``pm2 save`` writes come back byte for byte.
+(:mod:`deployguard.onhost.pm2.actions`). The files that ``pm2 save`` writes come back byte for byte.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, replace
 from deployguard.artifact.base import Release
 from deployguard.engine.seal import Seal
 from deployguard.errors import Interrupted
-from deployguard.onhost import blobs
-from deployguard.onhost.manifest import Manifest
+from deployguard.onhost.trees import blobs
+from deployguard.onhost.trees.manifest import Manifest
 from deployguard.plan.model import Plan
 from deployguard.rollout.targets import Source, local_files
 from deployguard.store.mailbox import Mailbox

@@ -14,7 +14,7 @@ import yaml
 from deployguard.drivers.base import Site
 from deployguard.drivers.registry import driver_of
 from deployguard.errors import InternalError
-from deployguard.onhost.evidence import CollectorData
+from deployguard.onhost.evidence.collect import CollectorData
 from deployguard.plan.model import Component, Plan
 from deployguard.plan.quantity import parse_duration, parse_size
 
@@ -64,7 +64,7 @@ def component_collectors(
     """The collectors of one component.
 
     ``path`` is where the failed tree stands after the restore; ``manager`` says how to ask for
-    its service (:class:`deployguard.onhost.probes.ProcessManager`), with ``log`` for the
+    its service (:class:`deployguard.onhost.probes.base.ProcessManager`), with ``log`` for the
     ``process`` driver, and is empty where there is none. The host adds ``manifest`` to a
     ``tree``: the file in which it keeps the manifest of what was live before.
     """

@@ -33,7 +33,7 @@ __all__ = [
 #: Names shown before "and N more".
 SHOWN = 20
 
-#: Asked of a host, as data; :mod:`deployguard.onhost.questions` has the kinds.
+#: Asked of a host, as data; :mod:`deployguard.onhost.queries.questions` has the kinds.
 Question = dict[str, Any]
 
 #: What hosts answered to one guard: by host, then by the name of the question.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from deployguard.guards.base import Answers, HostView, Known, Verdict, some
 from deployguard.guards.drift import saved
-from deployguard.onhost.patterns import Patterns
+from deployguard.onhost.trees.patterns import Patterns
 from deployguard.plan.model import StructureGuard
 
 __all__ = ["always", "judge"]

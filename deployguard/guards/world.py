@@ -11,7 +11,7 @@ from deployguard.delivery import Rejected, Undelivered
 from deployguard.github.checks import Commit, commit_reports
 from deployguard.guards.base import Ask, Question, Unknown, World
 from deployguard.guards.git import count_commits
-from deployguard.onhost.questions import answer_all
+from deployguard.onhost.queries.questions import answer_all
 from deployguard.onhost.system import System
 from deployguard.plan.model import CiGuard
 from deployguard.secret import Secret

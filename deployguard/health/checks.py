@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from deployguard.health.dependencies import add_dependency
-from deployguard.onhost.probes import CheckData
+from deployguard.onhost.probes.base import CheckData
 from deployguard.plan.check import (
     Check,
     CheckOptions,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from deployguard.onhost.logs import Source
-from deployguard.onhost.probes import CheckData
+from deployguard.onhost.logs.source import Source
+from deployguard.onhost.probes.base import CheckData
 from deployguard.plan.credentials import access_of, token_of
 from deployguard.plan.dependency import (
     DatabaseCheck,

@@ -22,14 +22,16 @@ import threading
 import traceback
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
-from deployguard.onhost import frames, machine, settlement, unattended
-from deployguard.onhost.facts import facts
-from deployguard.onhost.operations import OperationFailed
-from deployguard.onhost.participant import Participant
+from deployguard.onhost import frames, unattended
 from deployguard.onhost.places import BadName, NotManageable, State
-from deployguard.onhost.records import JournalDamaged
+from deployguard.onhost.queries.facts import facts
 from deployguard.onhost.request import RequestError
+from deployguard.onhost.state import machine
+from deployguard.onhost.state.records import JournalDamaged
 from deployguard.onhost.system import System
+from deployguard.onhost.transaction import settlement
+from deployguard.onhost.transaction.operations import OperationFailed
+from deployguard.onhost.transaction.participant import Participant
 
 _BEAT = (b"j", b'{"verb":"beat"}')
 _HAND_OVER = (b"j", b'{"verb":"hand_over"}')
@@ -160,7 +162,7 @@ class Server:
             self._write(frames.encode_piece(b""))
 
     def _dispatch(self, verb: str, args: Dict[str, Any]) -> Any:
-        from deployguard.onhost import assessment, audit, offhost, report
+        from deployguard.onhost.queries import assessment, audit, offhost, report
 
         mine = self._fresh() if verb in ("begin", "adopt") else self.participant
         verbs: Dict[str, Callable[[], Any]] = {

@@ -14,15 +14,15 @@ import signal
 import sys
 from typing import Optional
 
-from deployguard.onhost import lease, locks, machine
-from deployguard.onhost.deadman import Deadman
-from deployguard.onhost.participant import Participant
 from deployguard.onhost.places import State
-from deployguard.onhost.records import JournalDamaged
 from deployguard.onhost.request import RequestError
-from deployguard.onhost.standing import epoch_of
+from deployguard.onhost.state import lease, locks, machine
+from deployguard.onhost.state.deadman import Deadman
+from deployguard.onhost.state.records import JournalDamaged
+from deployguard.onhost.state.standing import epoch_of
 from deployguard.onhost.system import System
-from deployguard.onhost.tenure import TAKEOVER_SECONDS, ignore
+from deployguard.onhost.transaction.participant import Participant
+from deployguard.onhost.transaction.tenure import TAKEOVER_SECONDS, ignore
 
 _POLL = 0.1
 #: Whoever takes over waits for the lock this long. One that has not come by then has died.

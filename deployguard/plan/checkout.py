@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from deployguard.onhost.patterns import Patterns
+from deployguard.onhost.trees.patterns import Patterns
 from deployguard.plan.block import Block
 from deployguard.plan.document import Finding, Path
 from deployguard.plan.quantity import Duration

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from deployguard.onhost.compose import DEFAULT_FILES
+from deployguard.onhost.compose.stack import DEFAULT_FILES
 
 __all__ = ["DEFAULT_FILES", "faults", "services_in"]
 

@@ -20,7 +20,7 @@ __all__ = ["Dsn", "parse_dsn"]
 
 @dataclass(frozen=True)
 class Dsn:
-    """Where a database is. ``tls`` is one of :data:`deployguard.onhost.wire.TLS_MODES`.
+    """Where a database is. ``tls`` is one of :data:`deployguard.onhost.protocols.wire.TLS_MODES`.
 
     ``password`` is shown by nothing that shows the rest.
     """

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from deployguard.drivers.registry import driver_of
 from deployguard.errors import DeployguardError, HostFailure
-from deployguard.onhost.probes import CheckData
+from deployguard.onhost.probes.base import CheckData
 from deployguard.plan.check import LogsCheck
 from deployguard.plan.credentials import token_of
 from deployguard.plan.model import Plan

@@ -116,7 +116,7 @@ class Deploy:
 @dataclass(frozen=True)
 class HostSeen:
     """One host. ``error`` says why it could not be asked; ``unfinished`` are transactions there,
-    in words; ``resources`` as :mod:`deployguard.onhost.hostfacts` has them."""
+    in words; ``resources`` as :mod:`deployguard.onhost.evidence.hostfacts` has them."""
 
     host: str
     error: str = ""

@@ -20,8 +20,8 @@ from typing import Any
 
 from deployguard.drivers.registry import driver_of
 from deployguard.errors import ActionFailed, Refused
-from deployguard.onhost import blobs
-from deployguard.onhost.manifest import Manifest
+from deployguard.onhost.trees import blobs
+from deployguard.onhost.trees.manifest import Manifest
 from deployguard.plan.model import Component, Plan
 from deployguard.rollout.member import Context, Member
 from deployguard.rollout.outcome import Finding

@@ -13,7 +13,7 @@ from deployguard import faults
 from deployguard.drivers.base import Operation, Site
 from deployguard.errors import ActionFailed, DeployguardError, HostFailure
 from deployguard.guards.base import World
-from deployguard.onhost.probes import CheckData
+from deployguard.onhost.probes.base import CheckData
 from deployguard.plan.model import Component, Host, Plan
 from deployguard.rollout.outcome import Event, Finding, HostOutcome, Listener
 from deployguard.rollout.targets import Source

@@ -9,7 +9,7 @@ from pathlib import Path
 from deployguard.artifact.release import ArtifactInvalid, open_artifact
 from deployguard.artifact.repository import GitRevision
 from deployguard.errors import Mistake, PlanInvalid, UsageError
-from deployguard.onhost.tree import Patterns
+from deployguard.onhost.trees.scan import Patterns
 from deployguard.plan import composefile
 from deployguard.plan.model import Component, Git, Plan
 from deployguard.plan.places import mistake_at

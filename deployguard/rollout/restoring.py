@@ -14,7 +14,7 @@ from typing import Any
 
 from deployguard.drivers.registry import driver_of
 from deployguard.errors import Refused, UsageError
-from deployguard.onhost.manifest import Manifest
+from deployguard.onhost.trees.manifest import Manifest
 from deployguard.plan.model import Component, Plan
 from deployguard.plan.order import components_on
 from deployguard.rollout.targets import Source, source_of_release, with_shared_links

@@ -13,7 +13,7 @@ from deployguard.artifact.repository import GitRevision
 from deployguard.drivers.base import Site
 from deployguard.drivers.registry import driver_of
 from deployguard.errors import UsageError
-from deployguard.onhost.tree import Entry, Manifest
+from deployguard.onhost.trees.scan import Entry, Manifest
 from deployguard.plan.model import Component, Git, ManagedFile, Plan
 
 __all__ = [

@@ -18,7 +18,7 @@ from deployguard.errors import ActionFailed, DeployguardError, Locked, Refused
 from deployguard.evidence import collect
 from deployguard.guards import registry as guards
 from deployguard.health import checks, findings
-from deployguard.onhost.probes import CheckData
+from deployguard.onhost.probes.base import CheckData
 from deployguard.plan.model import Component, Plan
 from deployguard.rollout import migrations, revisions
 from deployguard.rollout.member import Context, Member

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from deployguard.onhost.manifest import MAX_ID, MAX_TIME, NOBODY, is_digest
+from deployguard.onhost.trees.manifest import MAX_ID, MAX_TIME, NOBODY, is_digest
 from deployguard.snapshots.base import Damaged
 
 __all__ = ["MAX_BYTES", "Component", "File", "Snapshot", "read"]

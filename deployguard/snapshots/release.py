@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from deployguard.artifact.base import Release
-from deployguard.onhost import blobs
-from deployguard.onhost.manifest import Manifest
+from deployguard.onhost.trees import blobs
+from deployguard.onhost.trees.manifest import Manifest
 from deployguard.snapshots.base import Damaged
 from deployguard.snapshots.vault import Vault
 

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, cast
 from urllib.parse import quote
 
-from deployguard.onhost import blobs
-from deployguard.onhost.manifest import Manifest, ManifestInvalid
+from deployguard.onhost.trees import blobs
+from deployguard.onhost.trees.manifest import Manifest, ManifestInvalid
 from deployguard.snapshots.base import Damaged, SnapshotMissing, Store
 from deployguard.snapshots.record import MAX_BYTES, Component, Snapshot, is_id, read
 from deployguard.snapshots.sealing import Keyring
@@ -60,7 +60,8 @@ class Vault:
     def keep(self, digest: str, size: int, pieces: Iterable[bytes]) -> int:
         """Write a content, verified on both ends; how many bytes it takes in the store.
 
-        Raises :class:`~deployguard.onhost.blobs.BlobsInvalid` when it is not what its digest says.
+        Raises :class:`~deployguard.onhost.trees.blobs.BlobsInvalid` when it is not what its digest
+        says.
         """
         return self._put(self.object_of(digest), blobs.verified(digest, size, pieces))
 

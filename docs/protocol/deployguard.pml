@@ -14,7 +14,7 @@
  * these, in any order and of any kind: a message lost, late, doubled, or carried out without an
  * answer; a host not reached; a host's power cut; a controller killed; an undo that fails.
  *
- * Names in upper case are those of deployguard/onhost/machine.py; a test compares the tables.
+ * Names in upper case are those of deployguard/onhost/state/machine.py; a test compares the tables.
  */
 
 #ifndef HOSTS
@@ -209,7 +209,7 @@ inline step(h, ev)
 	fi
 }
 
-/* ==== a host: deployguard/onhost/serve.py, participant.py, tenure.py =================================
+/* ==== a host: deployguard/onhost/serve.py, transaction/participant.py, tenure.py =================
  *
  * A request is carried out by `obey` in one step, but for the two that take their time: SWITCH and
  * RESTORE make the host `busy`, and anything may happen before they end.

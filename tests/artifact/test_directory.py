@@ -9,7 +9,7 @@ import pytest
 
 from deployguard.artifact.release import ArtifactInvalid, Limits, open_artifact
 from deployguard.errors import UsageError
-from tests.onhost.trees import make
+from tests.onhost.sample_trees import make
 
 
 def test_a_directory_is_a_release(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from deployguard.artifact.base import ArtifactInvalid
 from deployguard.artifact.repository import GitRevision
-from deployguard.onhost import blobs
+from deployguard.onhost.trees import blobs
 
 
 def git(directory: Path, *arguments: str) -> str:

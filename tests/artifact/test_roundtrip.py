@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from deployguard.artifact.confine import escaping_links
 from deployguard.artifact.release import open_artifact
-from deployguard.onhost import staging
-from deployguard.onhost.manifest import Manifest
-from deployguard.onhost.tree import compare, scan
+from deployguard.onhost.trees import staging
+from deployguard.onhost.trees.manifest import Manifest
+from deployguard.onhost.trees.scan import compare, scan
 from tests.artifact.archives import COMPRESS, member, tar
-from tests.onhost.trees import TREES, Directory, write_tree
+from tests.onhost.sample_trees import TREES, Directory, write_tree
 
 
 def _pack(root: str, path: str, form: str) -> None:

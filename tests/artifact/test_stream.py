@@ -12,7 +12,7 @@ import pytest
 
 from deployguard.artifact.release import open_artifact
 from deployguard.artifact.stream import PIECE, SharedStream
-from deployguard.onhost import blobs
+from deployguard.onhost.trees import blobs
 from tests.artifact.archives import member, write
 
 

@@ -14,14 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from deployguard.onhost import locks, machine, staging, unattended
-from deployguard.onhost.inspection import load_manifest
-from deployguard.onhost.journal import Journal
-from deployguard.onhost.records import JournalDamaged
+from deployguard.onhost import unattended
 from deployguard.onhost.request import RequestError
+from deployguard.onhost.state import locks, machine
+from deployguard.onhost.state.journal import Journal
+from deployguard.onhost.state.records import JournalDamaged
 from deployguard.onhost.system import System
+from deployguard.onhost.trees import staging
+from deployguard.onhost.trees.inspection import load_manifest
 from tests.onhost.bench import Deploy, claim, snapshot
-from tests.onhost.trees import make
+from tests.onhost.sample_trees import make
 from tests.onhost.wire import Program, RealBench, Wire
 
 KEEP = ("uploads", "x.db")

@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from deployguard.onhost.records import parse
+from deployguard.onhost.state.records import parse
 from tests.crash.controllers import Controller, Controllers
 from tests.fleet.cgroup import Cgroup
 from tests.fleet.container import until

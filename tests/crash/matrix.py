@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from deployguard.onhost.records import parse
+from deployguard.onhost.state.records import parse
 from tests.crash.controllers import Controller, Controllers
 from tests.crash.ground import ALL_LAYOUTS, PAUSED, STATE, Ground, make_releases, wait_for
 from tests.fleet.fleet import Fleet

@@ -13,7 +13,7 @@ import yaml
 from deployguard.cli.main import COMMANDS
 from deployguard.errors import EXPLANATIONS, ExitCode
 from deployguard.guards.registry import ALWAYS, GUARDS
-from deployguard.onhost import machine
+from deployguard.onhost.state import machine
 from deployguard.plan.schema import json_schema
 from tests.docs.pages import ROOT, rows, section, table, words
 
@@ -101,7 +101,8 @@ _PARTICIPANT = ("participant", "tenure")
 
 def _function(modules: Sequence[str], name: str) -> ast.FunctionDef:
     for module in modules:
-        for node in ast.walk(ast.parse((ONHOST / f"{module}.py").read_text())):
+        (file,) = ONHOST.rglob(f"{module}.py")
+        for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.FunctionDef) and node.name == name:
                 return node
     raise LookupError(f"{name} in {modules}")
@@ -171,7 +172,7 @@ def test_states_are_those_of_the_machine() -> None:
 def test_records_are_those_of_the_journal() -> None:
     """Every kind of record that the host program writes, and the state it enters."""
     written: dict[str, str | None] = {}
-    for file in ONHOST.glob("*.py"):
+    for file in ONHOST.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
@@ -199,14 +200,14 @@ def test_error_kinds_are_documented() -> None:
     """A controller may be told of any of them."""
     documented = {words(row[0])[0] for row in rows(section(PROTOCOL, "Messages"))}
     said = set()
-    for name in (*_PARTICIPANT, "arming", "newtrees", "serve", "report", "inspection"):
-        for node in ast.walk(ast.parse((ONHOST / f"{name}.py").read_text())):
+    for file in ONHOST.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "RequestError":
                 said.add(ast.literal_eval(node.args[0]))
             elif isinstance(node, ast.Dict):
                 for key, value in zip(node.keys, node.values, strict=True):
                     plain = isinstance(key, ast.Constant) and isinstance(value, ast.Constant)
-                    if plain and key.value == "kind" and name == "serve":
+                    if plain and key.value == "kind" and file.name == "serve.py":
                         said.add(value.value)
     assert said == documented
 
@@ -224,6 +225,14 @@ def test_packages_are_those_of_the_import_contract() -> None:
     ]
     found = [words(row[0]) for row in table(ROOT / "docs" / "architecture.md", "layers")]
     assert found == wanted
+
+
+def test_rooms_are_those_of_the_host_program() -> None:
+    """Every package in it has its row, or its place in one."""
+    found = [
+        name for row in table(ROOT / "docs" / "architecture.md", "onhost") for name in words(row[0])
+    ]
+    assert sorted(found) == sorted(file.parent.name for file in ONHOST.glob("*/__init__.py"))
 
 
 def test_guarantees_name_tests_that_exist() -> None:

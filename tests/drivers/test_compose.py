@@ -9,7 +9,7 @@ import pytest
 from deployguard.drivers.base import Operation, Site, Steps
 from deployguard.drivers.compose import ComposeDriver
 from deployguard.drivers.registry import driver_of
-from deployguard.onhost import compose
+from deployguard.onhost.compose import stack as compose
 from deployguard.plan.model import Component
 
 SITE = Site("shop", "in_place", "/srv/shop", "/srv/.shop.deployguard/t", "/srv/.b", state="/state")

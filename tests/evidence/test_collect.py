@@ -16,7 +16,7 @@ from deployguard.evidence.collect import (
     forensics,
     host_collectors,
 )
-from deployguard.onhost.evidence import CollectorData, collect
+from deployguard.onhost.evidence.collect import CollectorData, collect
 from deployguard.onhost.system import System
 from deployguard.plan.model import Plan
 

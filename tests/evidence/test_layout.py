@@ -16,7 +16,7 @@ from deployguard.evidence import layout
 from deployguard.evidence.layout import Folder
 from deployguard.evidence.redact import Redactor
 from deployguard.evidence.seal import verify
-from deployguard.onhost.evidence import pack
+from deployguard.onhost.evidence.collect import pack
 
 
 def bundle(*members: tuple[str, bytes]) -> bytes:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from deployguard.health.checks import compile_checks
-from deployguard.onhost import healthcheck
-from deployguard.onhost.probes import CheckData, Sample, sample
+from deployguard.onhost.probes import healthcheck
+from deployguard.onhost.probes.base import CheckData, Sample
+from deployguard.onhost.probes.registry import sample
 from deployguard.onhost.system import System
 from deployguard.plan.model import Component
 

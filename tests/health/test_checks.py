@@ -8,7 +8,8 @@ import pytest
 
 from deployguard.errors import UsageError
 from deployguard.health.checks import compile_checks
-from deployguard.onhost.probes import CheckData, sample
+from deployguard.onhost.probes.base import CheckData
+from deployguard.onhost.probes.registry import sample
 from deployguard.onhost.system import System
 from deployguard.plan.model import Component
 

@@ -13,8 +13,9 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from deployguard.onhost import wire, wire_mysql
-from deployguard.onhost.probes import Sample
+from deployguard.onhost.probes.base import Sample
+from deployguard.onhost.protocols import mysql as wire_mysql
+from deployguard.onhost.protocols import wire
 from deployguard.onhost.system import System
 from tests.health.looking import compiled, judged, look, watched
 from tests.servers.databases import PASSWORD, Server, a_redis

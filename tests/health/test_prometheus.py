@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deployguard.onhost.probes import Sample
+from deployguard.onhost.probes.base import Sample
 from tests.health.looking import compiled, judged, look, watched
 from tests.servers.prometheus import Metrics
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from deployguard.onhost.probes import Sample
+from deployguard.onhost.probes.base import Sample
 from tests.health.looking import look
 from tests.servers.certificates import DAY, Authority, Pair
 

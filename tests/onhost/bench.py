@@ -14,13 +14,13 @@ import os
 import stat
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
-from deployguard.onhost import blobs
-from deployguard.onhost.journal import Journal
-from deployguard.onhost.participant import Participant
 from deployguard.onhost.places import State
+from deployguard.onhost.state.journal import Journal
 from deployguard.onhost.system import Completed, System
-from deployguard.onhost.tree import Manifest, scan
-from tests.onhost.trees import make
+from deployguard.onhost.transaction.participant import Participant
+from deployguard.onhost.trees import blobs
+from deployguard.onhost.trees.scan import Manifest, scan
+from tests.onhost.sample_trees import make
 
 #: Where a test with hundreds of deploys works: syncs cost nothing there, whatever else is written.
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -147,7 +147,7 @@ class Bench:
 
     def record(self) -> Dict[str, Any]:
         """What is on record as live."""
-        from deployguard.onhost.inspection import live_record
+        from deployguard.onhost.trees.inspection import live_record
 
         found = live_record(self.state, self.path)
         assert found is not None

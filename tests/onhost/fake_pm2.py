@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence
 
-from deployguard.onhost import pm2rpc
+from deployguard.onhost.pm2 import rpc as pm2rpc
 from deployguard.onhost.system import Completed, System
 
 

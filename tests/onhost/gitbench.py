@@ -8,10 +8,10 @@ import shutil
 import subprocess
 from typing import Any, Dict, List, Optional
 
-from deployguard.onhost import blobs
 from deployguard.onhost.system import Completed, System
+from deployguard.onhost.trees import blobs
 from tests.onhost.bench import COMPONENT, Bench, Deploy, Services, operation, snapshot
-from tests.onhost.trees import make
+from tests.onhost.sample_trees import make
 
 BRANCH = "main"
 

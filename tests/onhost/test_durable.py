@@ -14,7 +14,7 @@ from typing import Any, Callable
 import pytest
 
 from deployguard.onhost import durable
-from tests.onhost.trees import listing, make
+from tests.onhost.sample_trees import listing, make
 
 ODD = os.fsdecode(b"odd \n\xff name")
 
@@ -281,7 +281,7 @@ def test_only_durable_renames_and_syncs() -> None:
     folder = Path(durable.__file__).parent
     guilty = [
         path.name
-        for path in folder.glob("*.py")
+        for path in folder.rglob("*.py")
         if path.name != "durable.py" and forbidden.search(path.read_text(encoding="utf-8"))
     ]
     assert guilty == []

@@ -13,7 +13,7 @@ from typing import Any, Iterator
 import pytest
 
 from deployguard.onhost import durable, frames, serve
-from deployguard.onhost.tree import Manifest
+from deployguard.onhost.trees.scan import Manifest
 from tests.onhost.bench import STEPS, claim
 from tests.onhost.wire import (
     InProcess,

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployguard.errors import UsageError
-from deployguard.onhost.wire import TLS_MODES
+from deployguard.onhost.protocols.wire import TLS_MODES
 from deployguard.plan import load
 from deployguard.plan.credentials import access_of, demand_access, secrets_of_checks
 from deployguard.plan.dsn import Dsn, parse_dsn

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from deployguard.onhost import machine
+from deployguard.onhost.state import machine
 
 MODEL = Path(__file__).parents[2] / "docs" / "protocol" / "deployguard.pml"
 TEXT = MODEL.read_text()

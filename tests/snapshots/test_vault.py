@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deployguard.onhost.manifest import Entry, Manifest
+from deployguard.onhost.trees.manifest import Entry, Manifest
 from deployguard.snapshots.base import Damaged, SnapshotError, SnapshotMissing, StoreAway, WrongKey
 from deployguard.snapshots.bucket import BucketStore
 from deployguard.snapshots.directory import DirectoryStore

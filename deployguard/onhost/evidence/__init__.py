@@ -1,0 +1,1 @@
+"""What tells why a deploy failed, collected before the restore destroys it."""

@@ -1,0 +1,1 @@
+"""Whether the modules that a release asks for are there."""

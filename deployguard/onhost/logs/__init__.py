@@ -1,0 +1,1 @@
+"""What services say: where it stands, and which lines say the same."""

@@ -1,0 +1,1 @@
+"""What servers are spoken to in: the protocols of databases, TLS certificates, SCRAM."""

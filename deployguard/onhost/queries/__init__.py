@@ -1,0 +1,1 @@
+"""What a host is asked outside a transaction. Nothing here changes anything."""
