@@ -22,6 +22,7 @@ from deployguard.evidence.timeline import iso, parse_iso, rows
 from deployguard.rollout.outcome import Outcome
 from tests.cli.conftest import Ran, Run, Site, a_site
 from tests.postgres import Postgres, a_server
+from tests.report.written import block, table
 
 LIMIT = 40
 BROKEN = "raise SystemExit(1)\n"
@@ -115,29 +116,6 @@ def failed(deployguard: Run, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> d
     """The outcome; commands see its journal."""
     monkeypatch.setenv("DEPLOYGUARD_STATE", str(scene.state))
     return scene.outcome
-
-
-def cells(line: str) -> list[str]:
-    """The cells of one row of a table."""
-    parts = re.split(r"(?<!\\)\|", line)[1:-1]
-    return [re.sub(r"\\([\\|<])", r"\1", part.strip()) for part in parts]
-
-
-def block(text: str, name: str) -> str:
-    """What the machine wrote under a name."""
-    found = re.search(
-        rf"<!-- deployguard:begin {name} sha256:\S+ -->\n(.*?)<!-- deployguard:end {name} -->",
-        text,
-        re.DOTALL,
-    )
-    assert found is not None, name
-    return found[1]
-
-
-def table(text: str, name: str) -> list[list[str]]:
-    """The rows of the first table in a block, without its head."""
-    lines = [line for line in block(text, name).splitlines() if line.startswith("|")]
-    return [cells(line) for line in lines[2:]]
 
 
 def journals(scene: Scene) -> tuple[Outcome, list[dict[str, Any]], list[dict[str, Any]]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sqlite3
 import subprocess
 import time
 import urllib.error
@@ -20,6 +21,8 @@ from typing import Any
 
 import pytest
 
+from deployguard.evidence.timeline import iso, parse_iso, rows
+from deployguard.rollout.outcome import Outcome
 from tests.docs.pages import ROOT, shown
 from tests.docs.test_commands import assert_shown
 from tests.fleet.fleet import Fleet
@@ -28,6 +31,7 @@ from tests.fleet.tree import Entry
 from tests.github.server import GitHubServer, checked
 from tests.playbooks.published import Published
 from tests.releases import pack
+from tests.report.written import block, table
 
 SOURCES = Path(__file__).parent / "portal"
 PAGE = ROOT / "docs" / "incidents" / "connection-pool.md"
@@ -237,6 +241,7 @@ def test_without_them_the_database_check_fails(
     _assert_order(portal, log, lines)
     _assert_forensics(Path(outcome["forensics"]), outcome)
     _assert_issue(github, outcome)
+    _assert_postmortem(portal, outcome)
     is_shown("deployguard apply plan.yaml --release v1.2.4", 1, failed.stdout)
     (host,) = outcome["hosts"]
     with capsys.disabled():
@@ -284,3 +289,62 @@ def _assert_issue(github: GitHubServer, outcome: dict[str, Any]) -> None:
     for words in (outcome["transaction"], "database", "v1.2.3", "identical and healthy"):
         assert words in issue["body"]
     assert PASSWORD not in issue["body"]
+
+
+def _assert_postmortem(portal: Portal, outcome: dict[str, Any]) -> None:
+    """Drafted in the moment: every row and every box is what the journals say, to the second; what
+    systemd wrote down on the machine agrees."""
+    store = sqlite3.connect(portal.published.home / ".local/state/deployguard/journal.db")
+    (kept,) = store.execute(
+        "SELECT outcome FROM transactions WHERE id = ?", (outcome["transaction"],)
+    ).fetchone()
+    told = store.execute(
+        "SELECT happened_at FROM incident_entries WHERE incident = ? AND kind NOT IN "
+        "('impact', 'detected') ORDER BY happened_at, number",
+        (outcome["incident"],),
+    ).fetchall()
+    store.close()
+    deploy = Outcome.from_dict(json.loads(kept))
+    path = Path(outcome["postmortem"])
+    day = iso(deploy.started_at)[:10]
+    folder = portal.folder / "contexts" / "retrospectives" / "deployment-rollbacks"
+    assert path == folder / f"{day}-v1.2.4.md"
+    text = path.read_text()
+
+    timeline = table(text, "timeline")
+    assert [row for row in timeline if row[4] == "T1"] == [
+        [row.time, row.host, row.event, " ".join(row.details.split()), "T1"]
+        for row in rows(deploy.timeline)
+    ]
+    assert [row[0] for row in timeline if row[4] == "INC"] == [iso(at) for (at,) in told]
+    at = {(e.phase, e.status): e.at for e in reversed(deploy.timeline) if e.host}
+    stop, sign, back = at["switch", "started"], at["check", "failed"], at["restore", "done"]
+    assert table(text, "durations")[1][1:] == [iso(stop), iso(sign), f"{sign - stop:.1f} s"]
+    response = {row[0]: row[1:3] for row in table(text, "response")}
+    assert response["Detected"] == [iso(sign), f"{sign - stop:.1f} s"]
+    assert response["Mitigated"] == [iso(back), f"{back - sign:.1f} s"]
+
+    (down,) = table(text, "downtime")
+    assert down[:3] == ["T1", "app1.example.com", iso(stop)]
+    argv = ["journalctl", "--no-pager", "--output=short-unix", "-u", "backend", "-u", "frontend"]
+    argv.append(f"--since=@{int(stop)}")
+    lines = portal.app.run(argv).stdout.decode().splitlines()
+    did = [float(line.split()[0]) for line in lines if re.search(r": (Started|Stopped) ", line)]
+    # Down, up, down, up: of both services.
+    assert len(did) == 8
+    assert int(stop) <= did[0] < sign < did[4] <= did[7] <= parse_iso(down[3]) + 1
+
+    about = dict(table(text, "about"))
+    assert (about["Failed version"], about["Back on"]) == ("v1.2.4", "v1.2.3")
+    assert about["Issue"] == outcome["incident_url"]
+    assert about["Due"] == iso(sign + 48 * 3600)
+    (safe,) = table(text, "safeguards")
+    assert safe[:6] == ["T1", "app1.example.com", "restored", "yes", "yes", "v1.2.3"]
+    boxes = re.findall(r"^- \[(.)\] ", block(text, "data") + block(text, "done"), re.MULTILINE)
+    assert boxes and set(boxes) == {"x"}
+    assert PASSWORD not in text
+    # Nothing in it is untrue; what only people know is left.
+    checked = portal.published.run("deployguard", "postmortem", "check", str(path), "--json")
+    (verdict,) = [json.loads(line) for line in checked.stdout.splitlines() if line[:1] == "{"]
+    assert checked.returncode == 8
+    assert (verdict["wrong"], verdict["incident"]) == ([], outcome["incident"])
