@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from deployguard.delivery import Rejected, Undelivered
 from deployguard.notify.message import Attempt
@@ -86,6 +87,10 @@ class Caller:
         ``limited`` are the statuses of a rate limit, ``hints`` the mends for statuses of refusals.
         """
         timeout = min(TIMEOUT, self._attempt.left)
+        host = _host(url)
+        if not host:
+            mend = "it begins with https:// and a name; look at where the plan says that it is"
+            raise Rejected(f"{self._provider}: its URL is none", mend)
         problem = answer = None
         try:
             answer = self._exchange(
@@ -102,7 +107,7 @@ class Caller:
         except Undelivered:
             raise
         except Exception as failure:  # noqa: BLE001 -- whatever the library raises holds the request
-            problem = f"{type(failure).__name__}: {failure}"
+            problem = f"{host}: {type(failure).__name__}: {failure}"
         if answer is None:
             raise Undelivered(self._clean(f"{self._provider}: {problem}"))
         if 200 <= answer.status < 300:
@@ -140,6 +145,16 @@ class Caller:
         for secret in self._secrets:
             text = text.replace(secret, "******")
         return text
+
+
+def _host(url: str) -> str:
+    """The name in a URL of the web; empty where it is none."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return ""
+    return parts.hostname or "" if parts.scheme in ("http", "https") else ""
 
 
 @cache

@@ -141,3 +141,24 @@ def test_a_webhook_that_is_gone(place: Place, status: int, content: str, mend: s
     assert f"answered {status}: {content}" in str(caught.value)
     assert mend in str(caught.value)
     assert place.secret not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["slack webhook"], indirect=True)
+@pytest.mark.parametrize("url", ["hooks.slack.com/services/T1", "https:/x", "https://[x", ""])
+def test_a_webhook_that_is_no_url(place: Place, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is tried again and again that cannot be: somebody has to copy it once more."""
+    monkeypatch.setenv("SLACK_WEBHOOK", url)
+    with pytest.raises((Rejected, Undelivered)) as caught:
+        send(place, message())
+    said = "$SLACK_WEBHOOK is not set here" if not url else "Slack's webhook: its URL is none (it"
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize("place", ["slack webhook"], indirect=True)
+def test_nobody_is_at_the_other_end(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which machine that is, is said; the way to it is not."""
+    monkeypatch.setenv("SLACK_WEBHOOK", "http://127.0.0.1:1/services/a-secret-of-some-length")
+    with pytest.raises(Undelivered) as caught:
+        send(place, message())
+    assert str(caught.value).startswith("Slack's webhook: 127.0.0.1: ConnectError: ")
+    assert "a-secret" not in str(caught.value)
