@@ -110,7 +110,8 @@ def parts(book: Book, words: tuple[str, ...], state: State | None = None) -> tup
     that is ongoing, or that is in ``state``."""
     from deployguard.incidents.lookup import is_id
 
-    if words and is_id(words[0]):
+    # What was meant for an id is never taken for a text about another incident.
+    if words and (is_id(words[0]) or words[0].upper().startswith("INC-")):
         return book.lookup.get(words[0]), " ".join(words[1:])
     return book.lookup.only(state), " ".join(words)
 

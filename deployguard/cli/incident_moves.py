@@ -170,12 +170,16 @@ def cancel_command(
 @click.option("--issue", metavar="URL", help="Link an issue.")
 @click.option("--ticket", metavar="ID", help="Link a ticket.")
 @click.option("--forensics", metavar="DIR", help="Link a folder of evidence.")
+@click.option("--cause", metavar="TEXT", default="", help="What it was, as of `resolve`.")
+@click.option("--fix", metavar="TEXT", default="", help="What mended it, as of `resolve`.")
 @common
 def note_command(
     console: Console,
     words: tuple[str, ...],
     at: float | None,
     by: str | None,
+    cause: str,
+    fix: str,
     **links: str | None,
 ) -> int:
     """Write something down, or link it, whatever the state."""
@@ -188,9 +192,9 @@ def note_command(
 
         links["transaction"] = str(api.transaction(links["transaction"])["id"])
     given = [(kind, str(links[kind])) for kind in LINKED if links[kind]]
-    if not text and not given:
+    if not text and not given and not cause and not fix:
         raise UsageError("there is nothing to write down", hint="TEXT, or something to link")
-    tell(console, book.note(incident.id, text, at=at, links=given))
+    tell(console, book.note(incident.id, text, at=at, links=given, cause=cause, fix=fix))
     return 0
 
 

@@ -86,6 +86,8 @@ def next_step(incident: Incident) -> str:
         return f"{command('mitigate')} when users are served again"
     if incident.state == "mitigated":
         return f"{command('resolve')} with --cause and --fix when it cannot happen again"
+    if incident.state == "resolved" and not incident.cause:
+        return f"{command('note')} with --cause and --fix says what it was; then `close`"
     if incident.state == "resolved":
         return f"{command('close')} when what there was to learn is written down"
     return f"nothing; {command('reopen')} opens it again"

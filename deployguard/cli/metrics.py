@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from deployguard.incidents.metrics import Metrics
     from deployguard.incidents.periods import Kind
     from deployguard.incidents.tally import Tally
+    from deployguard.store.work import Store
 
 __all__ = ["command"]
 
@@ -88,6 +89,8 @@ def command(
             console.emit("metrics", as_dict(found))
         for line, heading in _table(found):
             console.say(line, **({"bold": True} if heading else {}))
+        for line in _unknown(journal, service, environment):
+            console.say(f"hint: {line}", fg="yellow")
         return 0
     from deployguard.report import metrics as written
 
@@ -111,6 +114,27 @@ def command(
         raise click.ClickException(f"{output} cannot be written: {error}") from None
     console.say(f"{output}")
     return 0
+
+
+def _unknown(store: Store, service: str | None, environment: str | None) -> Iterator[str]:
+    """What is chosen and was never heard of: zeros would be taken for good news."""
+    for what, name, column in (
+        ("service", service, "plan"),
+        ("environment", environment, "environment"),
+    ):
+        if name is None:
+            continue
+        other = "service" if column == "plan" else column
+        rows = store.read(
+            f"SELECT DISTINCT {column} AS name FROM @transactions UNION "  # noqa: S608
+            f"SELECT DISTINCT {other} AS name FROM @incidents"
+        )
+        known = sorted(str(row["name"]) for row in rows if row["name"])
+        if name not in known:
+            from deployguard.plan.suggestion import did_you_mean
+
+            mend = did_you_mean(name, known, among="there are") if known else "there is none yet"
+            yield f"nothing is on record of the {what} {name}; {mend}"
 
 
 def _table(metrics: Metrics) -> Iterator[tuple[str, bool]]:

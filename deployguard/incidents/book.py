@@ -139,12 +139,17 @@ class Book:
         kind: str = "noted",
         key: str = "",
         detail: Mapping[str, Any] | None = None,
+        cause: str = "",
+        fix: str = "",
     ) -> Incident:
-        """Write something down, whatever the state; ``detail`` is for programs."""
+        """Write something down, whatever the state; ``detail`` is for programs. ``cause`` and
+        ``fix`` replace what was said of them before."""
         links = list(links)
-        words = text or ", ".join(f"{kind} {value}" for kind, value in links)
+        said = {name: value for name, value in (("cause", cause), ("fix", fix)) if value}
+        words = text or "; ".join(f"{name}: {value}" for name, value in said.items())
+        words = words or ", ".join(f"{kind} {value}" for kind, value in links)
         draft = Draft(kind, words, at, detail or {})
-        return self._write(incident, lambda *_: ({}, [draft]), links, key)
+        return self._write(incident, lambda *_: (dict(said), [draft]), links, key)
 
     def assign(self, incident: str, *, commander: str = "", owner: str = "") -> Incident:
         """Say who is in command, and who owns what has to be done."""

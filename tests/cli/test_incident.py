@@ -117,9 +117,29 @@ def test_what_makes_no_sense(deployguard: Run, arguments: list[str], words: str)
 def test_words_that_are_missing(deployguard: Run) -> None:
     """Each error shows how it is written."""
     deployguard("incident", "open", "high", "down")
+    # A slip in an id is no text about the only one there is.
+    slip = deployguard("incident", "resolve", "INC-20261121-1")
+    assert (slip.code, "there is no incident INC-20261121-1" in slip.err) == (2, True)
+    assert deployguard("incident", "list", "--json").lines[0]["state"] == "open"
     assert "as in `deployguard incident assign INC-" in deployguard("incident", "assign", "ann").err
     assert "nothing to write down" in deployguard("incident", "note").err
     assert '"worse" is no severity' in deployguard("incident", "severity", "worse").err
+
+
+def test_a_cause_that_is_found_later(deployguard: Run) -> None:
+    """Resolved without it, one is asked for it; it counts as if it had been said then."""
+    deployguard("incident", "open", "high", "down")
+    resolved = deployguard("incident", "resolve")
+    assert "with --cause and --fix says what it was; then `close`" in resolved.err
+    (record,) = deployguard("incident", "list", "--all", "--json").lines
+    said = ("--cause", "pool too large", "--fix", "pool set to 20")
+    noted = deployguard("incident", "note", record["id"], *said)
+    assert noted.code == 0
+    assert f"next: `deployguard incident close {record['id']}`" in noted.err
+    (shown,) = deployguard("incident", "show", record["id"], "--json").lines
+    assert (shown["cause"], shown["fix"]) == ("pool too large", "pool set to 20")
+    assert shown["timeline"][-1]["text"] == "cause: pool too large; fix: pool set to 20"
+    assert "100%  pool too large" in deployguard("metrics").err
 
 
 def test_written_down_later(deployguard: Run) -> None:

@@ -241,6 +241,10 @@ def test_the_command(deployguard: Run, tmp_path: Path, monkeypatch: pytest.Monke
     assert ["change", "failure", "rate", "-", "0%", "50%", "33%"] in lines
     assert ["time", "to", "acknowledge", "3", "2", "min", "100", "s", "-"] in lines
     assert "too few to say" in ran.err
+    assert "nothing is on record" not in ran.err
+    slip = deployguard("metrics", "--service", "shpo", "--environment", "production")
+    assert 'nothing is on record of the service shpo; did you mean "shop"?' in slip.err
+    assert "of the environment" not in slip.err
     ran = deployguard("metrics", "--periods", "3", "--service", "shop", "--json")
     assert ran.lines[0]["total"]["failed_deployments"] == 4
     file = tmp_path / "deployguard.prom"
