@@ -44,7 +44,7 @@ class CommandDriver:
         down = {**up, "ok": list(range(1, 256))}
         stopping = []
         if self.running(observed):
-            again = [{**start, "ok": ANY}, up]
+            again = [{**start, "ok": ANY, "apart": True}, up]
             stopping.append(operation(name, "stop", f"stop {name}", [stop, down], again))
         starting = operation(name, "start", f"start {name}", [start], [stop, down])
         return Steps(stop=stopping, start=[starting])

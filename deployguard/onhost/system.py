@@ -160,6 +160,7 @@ class System:
         clean: bool = False,
         output: Optional[int] = None,
         leashed: bool = False,
+        apart: bool = False,
     ) -> Completed:
         """Run a program to its end, or for ``timeout`` seconds. Never raises for a program that
         cannot be started.
@@ -171,6 +172,7 @@ class System:
         environment, from which it takes what it names as ``None``; with ``clean`` it is all of it.
         ``user`` needs root. What the program writes to stdout goes to the descriptor ``output``,
         where one is given, and none of it is kept.
+        What it leaves behind ``apart`` is no part of a unit of ours; see :mod:`.scope`.
         One that is ``leashed`` is killed when we are: it must not go on writing somewhere else
         while a dead-man restores.
         """
@@ -184,10 +186,11 @@ class System:
 
         try:
             become, account = _account(user)
+            command, become = self._apart(argv, user, become) if apart else (list(argv), become)
             if leashed:
                 become = _leash(become)
             process = subprocess.Popen(
-                list(argv),
+                command,
                 env=_named(env) if clean else _environment(account, env),
                 cwd=cwd,
                 stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
@@ -228,17 +231,19 @@ class System:
         env: Optional[Dict[str, str]] = None,
         cwd: Optional[str] = None,
         user: Optional[str] = None,
+        apart: bool = False,
     ) -> int:
         """Start a program that outlives us and return its pid.
 
         It leads a session of its own, is a child of init, and has stdin from /dev/null, stdout
         and stderr appended to ``log_path`` and no other descriptor of ours. Raises ``OSError``
-        when it cannot be started, ``LookupError`` for an unknown user. It stays in our cgroup: a
-        systemd unit that runs the host program needs ``KillMode=process``.
+        when it cannot be started, ``LookupError`` for an unknown user. ``apart`` as above; else it
+        stays in our control group.
         """
         import subprocess
 
         become, account = _account(user)
+        command, become = self._apart(argv, user, become) if apart else (list(argv), become)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         log = os.open(log_path, flags, 0o640)
         reader, writer = os.pipe()
@@ -257,7 +262,7 @@ class System:
             if account is not None and os.fstat(log).st_uid != account[1]:
                 os.fchown(log, account[1], account[2])
             first = subprocess.Popen(
-                list(argv),
+                command,
                 env=_environment(account, env),
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
@@ -270,6 +275,14 @@ class System:
         finally:
             for descriptor in (log, reader, writer):
                 os.close(descriptor)
+
+    def _apart(
+        self, argv: Sequence[str], user: Optional[str], become: Optional[Callable[[], None]]
+    ) -> Tuple[List[str], Optional[Callable[[], None]]]:
+        from deployguard.onhost import scope
+
+        command = scope.wrapped(argv, user, self)
+        return (list(argv), become) if command is None else (command, None)
 
 
 _Account = Tuple[str, int, int, str]

@@ -277,8 +277,7 @@ class Ground:
     def set_up(self) -> None:
         """v1 is live, on hosts that are new."""
         for host in self.hosts:
-            if host.path(STATE).exists():
-                host.reset()
+            self.make_new(host)
         self.version = ""
         self.deploy("v1")
         for host in self.hosts:
@@ -286,6 +285,11 @@ class Ground:
         self.version = ""  # what came before is nobody's concern
         self.standing.clear()
         self.check(["v1"])
+
+    def make_new(self, host: Host) -> None:
+        """A host on which nothing was deployed yet."""
+        if host.path(STATE).exists():
+            host.reset()
 
     def deploy(self, version: str) -> None:
         """A deploy in which nothing goes wrong, however busy the machine is."""
@@ -565,6 +569,11 @@ class Ground:
         except (OSError, ValueError):
             return False
 
+    @property
+    def manager(self) -> str:
+        """The unit whose log tells how the service fared."""
+        return self.unit
+
     def _units(self, host: Host) -> str:
         """The service's state, and any unit of ours that systemd knows."""
         script = (
@@ -590,8 +599,8 @@ class Ground:
                 at = record["at"] - records[0]["at"]
                 lines.append(f"  {at:6.2f} {record['kind']} {record.get('id', '')} {words or ''}")
         with contextlib.suppress(Exception):
-            for unit in ("deployguard-*", self.unit):
-                lines += ["  " + line for line in host.journal(unit).splitlines()[-12:]]
+            for unit in ("deployguard-*", self.manager):
+                lines += ["  " + line for line in host.journal(unit).splitlines()[-24:]]
         return "\n".join(lines)
 
     # -- what is done to a host --------------------------------------------------------------

@@ -36,6 +36,8 @@ class Pm2Ground(Ground):
     """Root deploys, and the deploy user's PM2 runs it."""
 
     kind = "pm2"
+    #: Whether a boot starts PM2, or nobody does but the dead-man.
+    boots = True
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -57,15 +59,24 @@ class Pm2Ground(Ground):
         ecosystem = {"name": self.name, "ecosystem": "ecosystem.config.js", "save": True}
         return {"pm2": {**ecosystem, "user": self.hosts[0].user, **self.service}}
 
-    def set_up(self) -> None:
-        for host in self.hosts:
-            if host.path("/etc/systemd/system/pm2-deploy.service").exists():
-                host.reset()
+    def make_new(self, host: Host) -> None:
+        super().make_new(host)
+        if self.boots:
             # As its documentation has it, so that a boot brings back what was saved.
             argv = ["pm2", "startup", "systemd", "-u", host.user, "--hp", f"/home/{host.user}"]
             host.run(argv)
             host.run(["rm", "-rf", "/root/.pm2"])
-        super().set_up()
+
+    @property
+    def manager(self) -> str:
+        """The unit that a boot starts its daemon with."""
+        return "pm2-deploy.service"
+
+    def story(self, host: Host) -> str:
+        """With what PM2 has to say."""
+        log = host.path(f"/home/{host.user}/.pm2/pm2.log")
+        said = log.read_text(errors="replace").splitlines()[-40:] if log.exists() else []
+        return "\n  ".join([super().story(host), *said])
 
     def definition(self, host: Host) -> str:
         """What a boot would start."""

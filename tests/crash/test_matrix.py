@@ -54,12 +54,21 @@ def test_a_few_crashes(grounds: Grounds, capsys: pytest.CaptureFixture[str]) -> 
     _judge(grounds.play(FEW), capsys, at_least=len(FEW))
 
 
+class UnstartedPm2Ground(Pm2Ground):
+    """Where nobody has told PM2 to start at a boot: only the dead-man does."""
+
+    kind = "pm2 that no boot starts"
+    boots = False
+
+
 UNDER_PM2 = (
     Case("pm2", 1, "good", "host", "before done backend:stop", "program"),
     Case("pm2", 1, "good", "host", "before done backend:tree", "power"),
     Case("pm2", 1, "good", "host", "after switched", "controller"),
     Case("pm2", 1, "bad", "host", "before undone backend:stop", "power"),
     Case("pm2", 1, "good", "host", "after prepared", "power"),
+    Case(UnstartedPm2Ground.kind, 1, "good", "host", "before done backend:tree", "power"),
+    Case(UnstartedPm2Ground.kind, 1, "bad", "host", "before undone backend:stop", "power"),
 )
 
 
@@ -70,6 +79,7 @@ def test_a_few_crashes_under_pm2(
     releases = make_pm2_releases(tmp_path / "releases-pm2")
     for _ in range(2):
         grounds.add("releases", 1, make=Pm2Ground, releases=releases)
+    grounds.add("releases", 1, make=UnstartedPm2Ground, releases=releases)
     grounds.set_up()
     _judge(grounds.play(UNDER_PM2), capsys, at_least=len(UNDER_PM2))
 

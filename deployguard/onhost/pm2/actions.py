@@ -239,12 +239,14 @@ def _demand(work: _Work, kept: Dict[str, Any]) -> None:
 
 
 def _start_daemon(work: _Work) -> None:
-    """By its own unit where there is one; else PM2's command starts it, at its next use.
+    """By its own unit where there is one; else as PM2's command starts it, but no part of ours.
 
     At a boot the unit may be about to start one: two would fight for one socket.
     """
     if _of_unit(work, "LoadState", "UnitFileState") == ["loaded", "enabled"]:
         work.system.run(["systemctl", "start", _unit(work)], timeout=90.0)
+    if work.processes() is None:
+        pm2.run(work.service, work.place, ["ping"], work.system, timeout=90.0, apart=True)
 
 
 def _await_boot(work: _Work) -> None:

@@ -173,8 +173,12 @@ def run(
     timeout: float,
     cwd: Optional[str] = None,
     env: Optional[Dict[str, str]] = None,
+    apart: bool = False,
 ) -> Completed:
-    """Run a ``pm2`` command as the user whose daemon it is. Raises :class:`Unusable`."""
+    """Run a ``pm2`` command as the user whose daemon it is. Raises :class:`Unusable`.
+
+    ``apart`` is for one that may start the daemon.
+    """
     path = program(service, place)
     search = [os.path.dirname(path), *_search(place)]
     environment = {
@@ -193,6 +197,7 @@ def run(
         user=place.user,
         cwd=cwd or "/",
         timeout=timeout,
+        apart=apart,
     )
 
 

@@ -23,6 +23,7 @@ from typing import Any, Dict, List, Optional
 
 from deployguard.onhost import durable
 from deployguard.onhost.places import State, read_json, write_json
+from deployguard.onhost.scope import SYSTEMD_RUN, own_cgroup
 from deployguard.onhost.system import System
 
 UNITS = "/etc/systemd/system"
@@ -56,8 +57,6 @@ StartLimitIntervalSec=0
 
 [Service]
 ExecStart=%(command)s
-KillMode=process
-OOMScoreAdjust=-900
 Restart=on-failure
 RestartSec=1s
 """
@@ -73,6 +72,7 @@ class Deadman:
         self._identifier = os.path.basename(folder)
         self._unit = "deployguard-" + self._identifier
         self._boot = "deployguard-boot-%s.service" % self._identifier
+        self._booted = "deployguard-booted-%s.service" % self._identifier
 
     def arm(self, lease: float) -> str:
         """Make sure that one will run; answers with its kind. May be repeated.
@@ -98,9 +98,9 @@ class Deadman:
     def _stop_units(self) -> None:
         # Not the service of the timer: that may be us, and it ends when it sees that all is done.
         units = [self._unit + ".timer"]
-        booted = self._boot in _own_cgroup()
+        booted = self._booted in own_cgroup()
         if not booted:
-            units.append(self._boot)
+            units += [self._boot, self._booted]
         stop = ["systemctl", "--no-block", "stop", *units]
         done = self._system.run(stop, env={"LC_ALL": "C"}, timeout=_TIMEOUT)
         unknown = b"Unit %s not loaded" % self._boot.encode("ascii")
@@ -117,16 +117,26 @@ class Deadman:
         return [python, *options, program, self._state.root, self._identifier]
 
     def _timer(self, lease: float) -> bool:
-        argv = ["systemd-run", "--quiet", "--collect", "--unit=" + self._unit]
-        argv += ["--description=deployguard: dead-man of deploy " + self._identifier]
+        argv = self._transient(self._unit, "dead-man of deploy " + self._identifier)
         argv += ["--on-active=%.3fs" % max(lease, 0.1), "--timer-property=AccuracySec=50ms"]
-        argv += ["--property=" + value for value in _PROPERTIES]
         done = self._system.run([*argv, "--", *self._command()], timeout=_TIMEOUT)
         # Armed by the process before us, for the same transaction.
         return done.ok or b"already" in done.stderr
 
+    @staticmethod
+    def _transient(unit: str, description: str) -> List[str]:
+        argv = ["systemd-run", "--quiet", "--collect", "--unit=" + unit]
+        argv += ["--description=deployguard: " + description]
+        return argv + ["--property=" + value for value in _PROPERTIES]
+
     def _install_boot_unit(self) -> None:
-        text = _BOOT_UNIT % {"id": self._identifier, "command": _unit_words(self._command())}
+        # It only starts a transient one. That keeps its settings when this file is removed and
+        # systemd reads its units anew, all of which is done while the dead-man still runs.
+        finish = "finish deploy %s, which a reboot interrupted" % self._identifier
+        start = self._transient(self._booted, finish)
+        start[0] = next((path for path in SYSTEMD_RUN if os.path.exists(path)), SYSTEMD_RUN[0])
+        command = _unit_words([*start, "--", *self._command()])
+        text = _BOOT_UNIT % {"id": self._identifier, "command": command}
         path = os.path.join(UNITS, self._boot)
         self._write_unit(path, text.encode("utf-8"))
         wants = os.path.join(UNITS, _WANTS)
@@ -178,14 +188,6 @@ def _unit_words(argv: List[str]) -> str:
             word = word.replace(plain, written)
         words.append('"%s"' % word)
     return " ".join(words)
-
-
-def _own_cgroup() -> str:
-    try:
-        with open("/proc/self/cgroup", encoding="utf-8") as file:
-            return file.read()
-    except OSError:
-        return ""
 
 
 def _unlink(path: str) -> bool:

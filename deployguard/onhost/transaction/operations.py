@@ -295,6 +295,7 @@ class Executor:
             env=action.get("env"),
             cwd=action.get("cwd"),
             timeout=action.get("timeout", 60.0),
+            apart=bool(action.get("apart")),
         )
 
     def _containers(self, action: Action) -> None:
@@ -311,7 +312,11 @@ class Executor:
             return
         try:
             pid = self._system.spawn_detached(
-                action["argv"], env=action.get("env"), cwd=action["cwd"], log_path=action["log"]
+                action["argv"],
+                env=action.get("env"),
+                cwd=action["cwd"],
+                log_path=action["log"],
+                apart=True,
             )
         except (OSError, ValueError) as error:
             raise ActionError("cannot start %s: %s" % (_shown(action["argv"]), error)) from error
