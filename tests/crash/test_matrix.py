@@ -18,6 +18,7 @@ from tests.crash import matrix
 from tests.crash.ground import ALL_LAYOUTS
 from tests.crash.matrix import Case, Grounds
 from tests.crash.pm2ground import Pm2Ground, make_pm2_releases
+from tests.crash.processground import ProcessGround
 
 pytestmark = pytest.mark.fleet
 
@@ -70,6 +71,19 @@ UNDER_PM2 = (
     Case(UnstartedPm2Ground.kind, 1, "good", "host", "before done backend:tree", "power"),
     Case(UnstartedPm2Ground.kind, 1, "bad", "host", "before undone backend:stop", "power"),
 )
+
+
+AS_A_PROCESS = (
+    Case("process", 1, "good", "host", "after switched", "controller"),
+    Case("process", 1, "good", "host", "before done backend:tree", "power"),
+)
+
+
+def test_a_few_crashes_of_a_process(grounds: Grounds, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the dead-man starts again lives on when the unit that it ran as has gone."""
+    grounds.add("releases", 1, make=ProcessGround)
+    grounds.set_up()
+    _judge(grounds.play(AS_A_PROCESS), capsys, at_least=len(AS_A_PROCESS))
 
 
 def test_a_few_crashes_under_pm2(

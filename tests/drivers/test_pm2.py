@@ -179,7 +179,8 @@ def test_the_saved_list_comes_back_byte_for_byte(
     assert [(machine.read(file), machine.path(file).stat().st_mtime_ns) for file in files] == before
     case.await_served("v1")
     # What was kept for it holds environments, and is gone; so is what PM2 was given to read.
-    find = ["find", "/var/lib/deployguard/transactions", f"/home/{machine.user}/.pm2", "("]
+    folder = f"/var/lib/deployguard/transactions/{trial.identifier}"
+    find = ["find", folder, f"/home/{machine.user}/.pm2", "("]
     kept = machine.run([*find, "-name", "kept-*", "-o", "-name", "*.deployguard", ")"])
     assert kept.stdout == b""
 
