@@ -56,7 +56,7 @@ ELSEWHERE = {
     'deployguard incident resolve --cause "quote sessions leak" --fix "closed in v1.5.1"': (
         _CONTAINMENT
     ),
-    "deployguard incident close": _CONTAINMENT,
+    'deployguard incident close --anyway "the post-mortem is in the handbook"': _CONTAINMENT,
     "deployguard incident list --all": _CONTAINMENT,
     'deployguard apply plan.yaml --override "ci=merged by force" '
     '--override "change_size=merged by force"': "tests/incidents/test_force_merge.py::is_shown",
