@@ -126,6 +126,8 @@ def _find(book: Book, plan: Plan, name: str | None) -> Incident:
     what = f"of {plan.name} in {plan.environment}"
     if not ongoing:
         hint = '--open critical "API down" opens one; --assess looks without any'
+        for one in book.lookup.ongoing("")[:1]:
+            hint = f"name {one.id} if it is about this: {one.title}; or {hint}"
         raise UsageError(f"no incident {what} is ongoing", hint=hint)
     names = "; ".join(f"{one.id} {one.title}" for one in ongoing)
     raise UsageError(f"{len(ongoing)} incidents {what} are ongoing", hint=f"name one: {names}")
@@ -333,7 +335,7 @@ class _Response:
         )
 
     def deploy(self, option: Option, incident: Incident) -> Outcome:
-        """A rollback or a hotfix for an incident, under the eyes of whoever is there."""
+        """A rollback or a hotfix, under the eyes of whoever is there."""
         from deployguard import api
         from deployguard.cli.ending import quitting
         from deployguard.cli.interrupt import handing_over

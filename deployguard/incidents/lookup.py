@@ -85,12 +85,14 @@ class Lookup:
         raise UsageError(f"{len(found)} incidents are {words}", hint=f"name one: {names}")
 
     def ongoing(self, service: str | None = None, environment: str | None = None) -> list[Incident]:
-        """Those that are not over, the worst first."""
+        """Those that are not over, the worst first. One of the service of which nobody has said in
+        which environment it is may be in any."""
         found = self._incidents(f"WHERE {_ONGOING} ORDER BY severity, clock_at, id")
         return [
             one
             for one in found
-            if service in (None, one.service) and environment in (None, one.environment)
+            if service in (None, one.service)
+            and (environment in (None, one.environment) or (service and not one.environment))
         ]
 
     def newest(self, limit: int = 20, service: str | None = None) -> list[Incident]:

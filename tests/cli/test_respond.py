@@ -259,3 +259,22 @@ def test_the_word_is_for_its_service(site: Site, deployguard: Run) -> None:
     none = deployguard("incident", "respond", site.plan, "--choose", "none", "--yes", "--json")
     assert none.code == 2
     assert json.loads(none.out.splitlines()[-1])["hint"].startswith("--open critical")
+
+
+def test_opened_by_hand_in_a_hurry(site: Site, deployguard: Run) -> None:
+    """An incident of the service is found though nobody has said in which environment it is; one of
+    no service is named, and not taken."""
+    assert deployguard("apply", site.plan).code == 0
+    words = (site.plan, "--choose", "none", "--yes")
+    (record,) = deployguard("incident", "open", "low", "API down", "--json").lines
+    none = deployguard("incident", "respond", *words)
+    assert (none.code, f"name {record['id']} if it is about this: API down; or" in none.err) == (
+        *(2, True),
+    )
+    (record,) = deployguard(
+        "incident", "open", "low", "API slow", "--service", "demo", "--json"
+    ).lines
+    assert f"incident {record['id']}" in deployguard("status", site.plan).err
+    ran = deployguard("incident", "respond", *words)
+    assert ran.code == 0, ran.err
+    assert "decided" in [kind for kind, _ in entries(deployguard, record["id"])]
