@@ -42,7 +42,8 @@ def wrapped(argv: Sequence[str], user: Optional[str], system: Any) -> Optional[L
         _of_use = _is_of_use(system)
     if not _of_use:
         return None
-    start = [*_start(), "--description=%s, started again by deployguard" % os.path.basename(argv[0])]
+    name = os.path.basename(argv[0])
+    start = [*_start(), "--description=%s, started again by deployguard" % name]
     if user is None:
         return [*start, "--", *argv]
     import pwd
