@@ -16,6 +16,10 @@ from typing import Any, Dict, List, NamedTuple, Optional
 
 from deployguard.onhost import durable
 
+#: Begins the names of files in which a process manager's state is kept until the end. It may hold
+#: environments, and with them secrets.
+KEPT_STATE = "kept-"
+
 _TRANSACTION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,80}$")
 
 

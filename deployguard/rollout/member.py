@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from deployguard import faults
 from deployguard.drivers.base import Operation, Site
@@ -21,11 +21,10 @@ from deployguard.transport.session import Session
 
 if TYPE_CHECKING:
     from deployguard.rollout.keeping import Keeper
-    from deployguard.rollout.migrations import Migration
     from deployguard.rollout.restoring import Restoring
     from deployguard.rollout.work import Work
 
-__all__ = ["Context", "Member", "Recorder", "live_version"]
+__all__ = ["Context", "Member", "Migration", "Recorder", "live_version"]
 
 Connect = Callable[[str, Host], Session]
 
@@ -52,6 +51,21 @@ class Recorder:
                 self.events.append(event)
             if self._listen is not None:
                 self._listen(event)
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One migration of the transaction. ``down`` takes back what an earlier transaction did."""
+
+    task: str
+    kind: Literal["reversible", "expand_only", "irreversible"]
+    host: str
+    direction: Literal["up", "down"] = "up"
+
+    @property
+    def no_return(self) -> bool:
+        """Whether there is no way back once it has begun."""
+        return self.kind == "irreversible" and self.direction == "up"
 
 
 @dataclass

@@ -8,12 +8,11 @@ runs any more elsewhere. Pure, but for what is read of the members.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from deployguard.plan.model import Plan, Task
 from deployguard.plan.order import batches, runner_of, tasks_on
-from deployguard.rollout.member import Context, Member
+from deployguard.rollout.member import Context, Member, Migration
 
 __all__ = [
     "Migration",
@@ -24,21 +23,6 @@ __all__ = [
     "recorded",
     "tasks_of",
 ]
-
-
-@dataclass(frozen=True)
-class Migration:
-    """One migration of the transaction. ``down`` takes back what an earlier transaction did."""
-
-    task: str
-    kind: Literal["reversible", "expand_only", "irreversible"]
-    host: str
-    direction: Literal["up", "down"] = "up"
-
-    @property
-    def no_return(self) -> bool:
-        """Whether there is no way back once it has begun."""
-        return self.kind == "irreversible" and self.direction == "up"
 
 
 def migrations_of(context: Context, members: Sequence[Member]) -> tuple[Migration, ...]:

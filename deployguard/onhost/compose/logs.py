@@ -11,8 +11,8 @@ from deployguard.onhost.compose.containers import (
     EngineFailed,
     find_tool,
 )
-from deployguard.onhost.evidence.share import Share
 from deployguard.onhost.excerpts import bounded, shorten
+from deployguard.onhost.share import Share
 from deployguard.onhost.system import System
 
 

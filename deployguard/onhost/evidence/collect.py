@@ -17,9 +17,9 @@ import stat
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, TypedDict
 
 from deployguard.onhost.evidence import failedtree, hostfacts
-from deployguard.onhost.evidence.share import Share, write_file
 from deployguard.onhost.excerpts import Bounded, bounded
 from deployguard.onhost.logs.source import end_of_file, journal_cursor, journalctl
+from deployguard.onhost.share import Share, write_file
 from deployguard.onhost.system import System
 
 MAX_BYTES = 64 * 1024 * 1024

@@ -12,7 +12,7 @@ import os
 import stat
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from deployguard.onhost.evidence.share import Share, write_file
+from deployguard.onhost.share import Share, write_file
 from deployguard.onhost.trees.manifest import Entry, Manifest
 from deployguard.onhost.trees.patterns import Patterns
 

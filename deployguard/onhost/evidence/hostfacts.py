@@ -11,8 +11,8 @@ import socket
 import struct
 from typing import Any, Dict, List, Optional, Sequence
 
-from deployguard.onhost.evidence.share import Share
 from deployguard.onhost.excerpts import shorten
+from deployguard.onhost.share import Share
 
 MAX_PROCESSES = 300
 MAX_COMMAND = 400

@@ -17,8 +17,8 @@ from deployguard.onhost.imports import javascript as jsimports
 from deployguard.onhost.imports.overlay import Overlay
 from deployguard.onhost.places import WHOLE
 from deployguard.onhost.system import System
-from deployguard.onhost.transaction import operations
 from deployguard.onhost.trees.inspection import View
+from deployguard.onhost.trees.kept import matches
 
 Check = Dict[str, Any]
 
@@ -44,7 +44,7 @@ def look(check: Check, view: View, system: System) -> Dict[str, Any]:
     place = view.placement
     # A release is staged where it will be called; a tree in place is not.
     live = place.live if view.target["layout"] in WHOLE else place.tree
-    kept = operations.matches(place.root, view.target["keep"]) if place.root else []
+    kept = matches(place.root, view.target["keep"]) if place.root else []
     overlay = Overlay(live, place.tree, place.root, kept)
     answer = {name: check[name] for name in ("id", "component", "name", "critical")}
     try:

@@ -25,9 +25,8 @@ from deployguard.onhost.kubernetes import component as kubernetes
 from deployguard.onhost.kubernetes import objects as kubeobjects
 from deployguard.onhost.kubernetes.kubectl import Kubectl, KubectlFailed
 from deployguard.onhost.kubernetes.objects import Object
-from deployguard.onhost.places import read_json, write_json
+from deployguard.onhost.places import KEPT_STATE, read_json, write_json
 from deployguard.onhost.system import System
-from deployguard.onhost.transaction import settlement
 
 Action = Dict[str, Any]
 #: What :func:`keep` keeps, by name; see there.
@@ -44,7 +43,7 @@ class Failed(Exception):
 
 def kept_file(folder: str, component: str) -> str:
     """Where a transaction keeps the objects of a component."""
-    return os.path.join(folder, settlement.KEPT_STATE + component + ".json")
+    return os.path.join(folder, KEPT_STATE + component + ".json")
 
 
 def keep(action: Action, folder: str, system: System) -> Dict[str, Any]:

@@ -10,13 +10,13 @@ import json
 import time
 from typing import Any, Callable, Dict, Iterator, List, Mapping
 
-from deployguard.onhost.evidence.share import Share
 from deployguard.onhost.kubernetes import actions as kubeactions
 from deployguard.onhost.kubernetes import component as kubernetes
 from deployguard.onhost.kubernetes import objects as kubeobjects
 from deployguard.onhost.kubernetes.kubectl import Kubectl, KubectlFailed
 from deployguard.onhost.kubernetes.objects import Object
 from deployguard.onhost.places import read_json
+from deployguard.onhost.share import Share
 from deployguard.onhost.system import System
 
 #: Pods whose logs are read, those in trouble first.

@@ -21,8 +21,7 @@ from deployguard.onhost.kubernetes import component as kubernetes
 from deployguard.onhost.kubernetes import objects as kubeobjects
 from deployguard.onhost.kubernetes.kubectl import Kubectl, KubectlFailed
 from deployguard.onhost.kubernetes.objects import Object
-from deployguard.onhost.places import read_json, write_json
-from deployguard.onhost.transaction import settlement
+from deployguard.onhost.places import KEPT_STATE, read_json, write_json
 
 _PAUSE = 2.0
 
@@ -56,7 +55,7 @@ class _Restore:
         self._old: Dict[str, Object] = {
             kubeobjects.identity(obj): obj for obj in kubeobjects.in_order(kept["objects"])
         }
-        name = "%s%s-pods.json" % (settlement.KEPT_STATE, action["component"])
+        name = "%s%s-pods.json" % (KEPT_STATE, action["component"])
         self._noted = os.path.join(folder, name)
 
     def run(self) -> None:

@@ -28,11 +28,10 @@ import stat
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from deployguard.onhost import durable
-from deployguard.onhost.places import read_json, write_json
+from deployguard.onhost.places import KEPT_STATE, read_json, write_json
 from deployguard.onhost.pm2 import daemon as pm2
 from deployguard.onhost.pm2.daemon import Place, Service
 from deployguard.onhost.system import System
-from deployguard.onhost.transaction import settlement
 
 Action = Dict[str, Any]
 
@@ -71,7 +70,7 @@ def keep(action: Action, folder: str, system: System) -> Dict[str, Any]:
         "apps": {name: pm2.summary(entries) for name, entries in apps.items()},
         "files": files,
     }
-    name = settlement.KEPT_STATE + "%s.json" % action["component"]
+    name = KEPT_STATE + "%s.json" % action["component"]
     write_json(os.path.join(folder, name), kept)
     return {"file": name}
 

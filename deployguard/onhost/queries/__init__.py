@@ -1,1 +1,1 @@
-"""What a host is asked outside a transaction. Nothing here changes anything."""
+"""What a host is asked, for a deploy or outside one. Nothing here changes anything."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
-from deployguard.onhost.evidence.share import Share
 from deployguard.onhost.probes import healthcheck
+from deployguard.onhost.share import Share
 from deployguard.onhost.system import System
 
 SECONDS = 10.0

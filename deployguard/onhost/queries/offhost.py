@@ -14,13 +14,13 @@ import stat
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from deployguard.onhost.places import WHOLE, NotManageable, State
+from deployguard.onhost.queries.services import observe
 from deployguard.onhost.system import System
 from deployguard.onhost.trees import blobs
 from deployguard.onhost.trees.inspection import (
     file_entry,
     live_record,
     load_manifest,
-    observe,
     skip_patterns,
     stat_cache,
 )

@@ -7,18 +7,16 @@ from typing import Any, Dict, Iterable, List, Sequence
 
 from deployguard.onhost import durable
 from deployguard.onhost.places import NotManageable, State
+from deployguard.onhost.queries.services import demand_usable, observe, rehearse
 from deployguard.onhost.request import RequestError
 from deployguard.onhost.state.journal import Journal
 from deployguard.onhost.system import System
-from deployguard.onhost.transaction import settlement
-from deployguard.onhost.trees import assembly, handmade, staging
+from deployguard.onhost.transaction import assembly, settlement
+from deployguard.onhost.trees import handmade, staging
 from deployguard.onhost.trees.blobs import receive
 from deployguard.onhost.trees.inspection import (
     View,
-    demand_usable,
     look,
-    observe,
-    rehearse,
     skip_patterns,
 )
 from deployguard.onhost.trees.scan import Manifest, scan

@@ -52,16 +52,15 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import signal as signals
-import stat
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from deployguard.onhost import durable
 from deployguard.onhost.excerpts import bounded
+from deployguard.onhost.state import supervised
 from deployguard.onhost.state.journal import Journal
 from deployguard.onhost.state.migrations import make_dump
 from deployguard.onhost.system import System
-from deployguard.onhost.trees.scan import Patterns
+from deployguard.onhost.trees.kept import carry, directory_times, inode_of, matches
 
 Action = Dict[str, Any]
 Operation = Dict[str, Any]
@@ -197,14 +196,13 @@ class Executor:
         facts: Facts = {}
         for action in operation["do"]:
             if action["act"] == "swap":
-                pair = [_identity(action["live"]), _identity(action["beside"])]
+                pair = [inode_of(action["live"]), inode_of(action["beside"])]
                 facts.setdefault("swaps", {})[action["live"]] = pair
             elif action["act"] == "carry":
                 source, patterns = action["source"], action["patterns"]
-                facts.setdefault("directories", {})[source] = _directory_times(source, patterns)
+                facts.setdefault("directories", {})[source] = directory_times(source, patterns)
                 facts.setdefault("kept", {})[source] = {
-                    path: _identity(os.path.join(source, path))
-                    for path in matches(source, patterns)
+                    path: inode_of(os.path.join(source, path)) for path in matches(source, patterns)
                 }
         for action in operation["undo"]:
             if action["act"] in _MANAGERS and action["verb"] == "restore":
@@ -229,7 +227,10 @@ class Executor:
         elif kind == "spawn":
             self._spawn(action)
         elif kind == "terminate":
-            terminate(action, self._system)
+            try:
+                supervised.terminate(action, self._system)
+            except supervised.StillAlive as error:
+                raise ActionError(str(error)) from error
         elif kind == "dump":
             problem = make_dump(action, self._system)
             if problem:
@@ -308,7 +309,7 @@ class Executor:
             raise ActionError(str(error)) from error
 
     def _spawn(self, action: Action) -> None:
-        if running(action["pid_file"], self._system) is not None:
+        if supervised.running(action["pid_file"], self._system) is not None:
             return
         try:
             pid = self._system.spawn_detached(
@@ -363,24 +364,12 @@ def _shown(argv: Sequence[str]) -> str:
     return " ".join(argv)
 
 
-def _identity(path: str) -> Optional[int]:
-    """The inode, which a rename keeps; ``None`` where nothing stands.
-
-    Not the device: a disk may have another number after a reboot, and what is compared stands on
-    one file system, or it could not have been renamed.
-    """
-    try:
-        return os.lstat(path).st_ino
-    except FileNotFoundError:
-        return None
-
-
 def swap_back(live: str, beside: str, before: Sequence[Optional[int]]) -> None:
     """Undo a swap if it happened, told by the inodes recorded before it.
 
     Raises :class:`ActionError` when neither order is found: somebody else moved the paths.
     """
-    now = [_identity(live), _identity(beside)]
+    now = [inode_of(live), inode_of(beside)]
     if now == list(before):
         return
     if now == [before[1], before[0]]:
@@ -392,150 +381,3 @@ def swap_back(live: str, beside: str, before: Sequence[Optional[int]]) -> None:
     raise ActionError(
         "%s and %s are neither as before nor swapped; somebody moved them" % (live, beside)
     )
-
-
-def matches(tree: str, patterns: Sequence[str]) -> List[str]:
-    """Relative paths in ``tree`` that the patterns name, outermost only, in order.
-
-    A pattern without wildcards is looked up; one with wildcards is matched while walking.
-    """
-    if not os.path.isdir(tree):
-        return []
-    found: List[str] = []
-    wild: List[str] = []
-    for pattern in patterns:
-        name = pattern.rstrip("/")
-        if any(character in name for character in "*?["):
-            wild.append(name)
-        elif os.path.lexists(os.path.join(tree, name)):
-            found.append(name)
-    if wild:
-        _walk_matches(tree, "", Patterns(wild), found)
-    chosen: List[str] = []
-    for path in sorted(set(found)):
-        if not chosen or not path.startswith(chosen[-1] + "/"):
-            chosen.append(path)
-    return chosen
-
-
-def _walk_matches(tree: str, prefix: str, patterns: Patterns, found: List[str]) -> None:
-    with os.scandir(os.path.join(tree, prefix) if prefix else tree) as entries:
-        for entry in entries:
-            path = prefix + entry.name
-            if patterns.match(path):
-                found.append(path)
-            elif entry.is_dir(follow_symlinks=False) and path != ".git":
-                # Nothing of the host's own is in a repository, whatever a branch is called.
-                _walk_matches(tree, path + "/", patterns, found)
-
-
-def carry(
-    source: str,
-    target: str,
-    patterns: Sequence[str],
-    times: Dict[str, List[int]],
-    originals: Optional[Dict[str, Optional[int]]] = None,
-) -> List[str]:
-    """Move what belongs to the host from one tree to the other, by rename.
-
-    May be repeated after a crash at any point: what has arrived already is left alone. ``times``
-    are modes and mtimes of directories of the target from before anything was moved out of it; they
-    are put back, because a moved entry changes the mtime of its directory. ``originals`` are the
-    inodes of what stood in the target before: where one still does it was never moved away, and
-    what the source has in its place is only the default that came with the release.
-    """
-    moved = []
-    for path in matches(source, patterns):
-        destination = os.path.join(target, path)
-        _parents(source, target, path)
-        if os.path.lexists(destination):
-            if originals and originals.get(path) == _identity(destination):
-                continue
-            # The release brought an entry of the same name after it was staged: it makes way.
-            durable.remove_tree(destination)
-        durable.rename(os.path.join(source, path), destination)
-        moved.append(path)
-    for path in sorted(times, key=len, reverse=True):
-        mode, mtime_ns = times[path]
-        directory = os.path.join(target, path) if path != "." else target
-        if os.path.isdir(directory) and not os.path.islink(directory):
-            os.chmod(directory, mode)
-            os.utime(directory, ns=(mtime_ns, mtime_ns))
-    return moved
-
-
-def _parents(source: str, target: str, path: str) -> None:
-    """Make the directories above ``path`` in the target as they are in the source."""
-    parts = path.split("/")[:-1]
-    for depth in range(1, len(parts) + 1):
-        relative = "/".join(parts[:depth])
-        directory = os.path.join(target, relative)
-        if os.path.lexists(directory):
-            continue
-        info = os.lstat(os.path.join(source, relative))
-        os.mkdir(directory, 0o700)
-        if os.geteuid() == 0:
-            os.chown(directory, info.st_uid, info.st_gid)
-        os.chmod(directory, stat.S_IMODE(info.st_mode))
-
-
-def _directory_times(tree: str, patterns: Sequence[str]) -> Dict[str, List[int]]:
-    """Mode and mtime of every directory that a carry out of ``tree`` changes."""
-    times: Dict[str, List[int]] = {}
-    for path in matches(tree, patterns):
-        parts = path.split("/")[:-1]
-        for depth in range(len(parts) + 1):
-            relative = "/".join(parts[:depth]) or "."
-            info = os.lstat(os.path.join(tree, relative))
-            times[relative] = [stat.S_IMODE(info.st_mode), info.st_mtime_ns]
-    return times
-
-
-def running(pid_file: str, system: System) -> Optional[int]:
-    """The pid of the supervised program, if the very process of the pid file is alive."""
-    try:
-        with open(pid_file, "rb") as file:
-            identity = json.loads(file.read())
-        pid = int(identity["pid"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    start_time = system.process_start_time(pid)
-    # A program that ended before its start time could be read has none on record either.
-    if start_time is None or start_time != identity.get("start_time"):
-        return None
-    return pid
-
-
-def terminate(action: Action, system: System) -> None:
-    """Stop the supervised program: the plan's signal, then SIGKILL when its time is over."""
-    pid_file = action["pid_file"]
-    pid = running(pid_file, system)
-    if pid is not None:
-        number = int(getattr(signals, "SIG" + action.get("signal", "TERM")))
-        deadline = system.monotonic() + float(action.get("timeout", 10.0))
-        _signal_group(pid, number)
-        while running(pid_file, system) is not None:
-            if system.monotonic() > deadline:
-                _signal_group(pid, signals.SIGKILL)
-                deadline = system.monotonic() + 5.0
-                while running(pid_file, system) is not None:
-                    if system.monotonic() > deadline:
-                        raise ActionError("process %d does not die, even of SIGKILL" % pid)
-                    system.sleep(0.01)
-                break
-            system.sleep(0.01)
-    try:
-        os.unlink(pid_file)
-    except FileNotFoundError:
-        pass
-
-
-def _signal_group(pid: int, number: int) -> None:
-    """Signal the program and its children; it leads a process group of its own."""
-    try:
-        os.killpg(pid, number)
-    except ProcessLookupError:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            pass

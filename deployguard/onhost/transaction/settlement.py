@@ -12,7 +12,7 @@ import os
 from typing import Any, Dict, List, Optional, Sequence
 
 from deployguard.onhost import durable
-from deployguard.onhost.places import WHOLE, State, workshop, write_json
+from deployguard.onhost.places import KEPT_STATE, WHOLE, State, workshop, write_json
 from deployguard.onhost.state import locks, machine, withheld
 from deployguard.onhost.state.deadman import Deadman
 from deployguard.onhost.state.journal import Journal
@@ -28,10 +28,6 @@ _OF_A_TREE = ("version", "transaction", "committed_at", "tree", "manifest", "mig
 
 #: Ended transactions that a host remembers, with their journals and evidence.
 KEPT_TRANSACTIONS = 20
-
-#: Begins the names of files in which a process manager's state is kept until the end. It may hold
-#: environments, and with them secrets.
-KEPT_STATE = "kept-"
 
 #: A managed file larger than this is restored like any other, but not kept for later rollbacks.
 KEPT_FILE_BYTES = 1024 * 1024

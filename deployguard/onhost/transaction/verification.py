@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, List
 
+from deployguard.onhost.queries.services import observe
 from deployguard.onhost.system import System
-from deployguard.onhost.transaction import operations
-from deployguard.onhost.trees.inspection import file_entry, load_manifest, observe, skip_patterns
+from deployguard.onhost.trees.inspection import file_entry, load_manifest, skip_patterns
+from deployguard.onhost.trees.kept import matches
 from deployguard.onhost.trees.scan import ALL_FIELDS, compare, scan
 
 _INDEX = ".git/index"
@@ -66,7 +67,7 @@ def _of_tree(
     now = scan(root, skip=skip, rehash=True)
     change = compare(load_manifest(manifest), now, ignore=skip, fields=FIELDS)
     # What was written into a kept place during the trial came along, with the way to it.
-    kept = operations.matches(root, target["keep"])
+    kept = matches(root, target["keep"])
     led = {path for path in change.added if any(name.startswith(path + "/") for name in kept)}
     if target["layout"] == "git":
         led |= {path for path in change.added if path.startswith(_OUR_TAGS)}

@@ -8,9 +8,8 @@ import stat
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from deployguard.onhost.places import NotManageable, Placement, State, beside_file, place, read_json
-from deployguard.onhost.system import System
-from deployguard.onhost.transaction import operations
 from deployguard.onhost.trees import staging
+from deployguard.onhost.trees.kept import matches
 from deployguard.onhost.trees.scan import (
     DRIFT_FIELDS,
     Entry,
@@ -211,7 +210,7 @@ def _without_kept(
     """
     if root is None or before is None or not target["keep"]:
         return manifest
-    kept = operations.matches(root, target["keep"])
+    kept = matches(root, target["keep"])
     entries = {
         entry.path: entry
         for entry in manifest
@@ -383,72 +382,6 @@ def file_entry(path: str) -> Dict[str, Any]:
         "gid": info.st_gid,
         "mtime_ns": info.st_mtime_ns,
     }
-
-
-def observe(system: System, questions: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
-    """Ask what the driver wants to know of its service."""
-    answers: Dict[str, Any] = {}
-    for question in questions:
-        if question["kind"] == "process":
-            answers[question["field"]] = _observe_process(question["pid_file"], system)
-            continue
-        if question["kind"] == "pm2":
-            from deployguard.onhost.pm2 import daemon as pm2
-
-            answers[question["field"]] = pm2.observe(question["service"], system)
-            continue
-        if question["kind"] == "compose":
-            from deployguard.onhost.compose import stack as compose
-
-            answers[question["field"]] = compose.observe(question, system)
-            continue
-        if question["kind"] == "kubernetes":
-            from deployguard.onhost.kubernetes import component as kubernetes
-
-            answers[question["field"]] = kubernetes.observe(question, system)
-            continue
-        result = system.run(
-            question["argv"], env=question.get("env"), timeout=question.get("timeout", 30.0)
-        )
-        if question["kind"] == "properties":
-            lines = result.stdout.decode("utf-8", "replace").splitlines()
-            answers[question["field"]] = dict(line.split("=", 1) for line in lines if "=" in line)
-        else:
-            answers[question["field"]] = {"status": result.status}
-    return answers
-
-
-def demand_usable(answers: Dict[str, Any]) -> None:
-    """Raise :class:`NotManageable` where an answer says that the plan cannot be met here.
-
-    Only before anything is touched: after a restore the same answer is a difference.
-    """
-    for answer in answers.values():
-        refused = answer.get("refused")
-        if refused:
-            raise NotManageable(refused["message"], refused["hint"])
-
-
-def rehearse(system: System, questions: Sequence[Dict[str, Any]], tree: str) -> None:
-    """Try the new tree, as it stands beside the live one, where a kind of service knows how to.
-
-    Raises :class:`NotManageable`; nothing was touched by then.
-    """
-    for question in questions:
-        if question["kind"] == "kubernetes":
-            from deployguard.onhost.kubernetes import component as kubernetes
-
-            refused = kubernetes.rehearse(question, tree, system)
-            if refused:
-                raise NotManageable(refused["message"], refused["hint"])
-
-
-def _observe_process(pid_file: str, system: System) -> Dict[str, Any]:
-    pid = operations.running(pid_file, system)
-    if pid is None:
-        return {"running": False}
-    identity = read_json(pid_file) or {}
-    return {"running": True, "pid": pid, "started_as": identity.get("started_as", {})}
 
 
 def owner_of(target: Target, root: Optional[str]) -> Optional[Tuple[int, int]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from deployguard.onhost.compose import logs as containerlogs
-from deployguard.onhost.evidence.share import Share
+from deployguard.onhost.share import Share
 from deployguard.onhost.system import Completed
 from tests.onhost.fake_engine import FakeEngine, container
 

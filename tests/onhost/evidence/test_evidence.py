@@ -15,8 +15,8 @@ import pytest
 
 from deployguard.onhost.evidence import collect as evidence
 from deployguard.onhost.evidence.collect import CollectorData, collect, mark, pack
-from deployguard.onhost.evidence.share import Share, UnsafeName, write_file
 from deployguard.onhost.logs.source import journal_cursor
+from deployguard.onhost.share import Share, UnsafeName, write_file
 from deployguard.onhost.system import Completed, System
 from deployguard.onhost.trees.scan import scan
 from tests.onhost.fake_system import FakeSystem, completed

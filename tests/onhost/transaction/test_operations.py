@@ -9,14 +9,10 @@ from typing import Any, Dict, List
 import pytest
 
 from deployguard.onhost.state.journal import Journal
+from deployguard.onhost.state.supervised import running
 from deployguard.onhost.system import System
-from deployguard.onhost.transaction.operations import (
-    Executor,
-    OperationFailed,
-    carry,
-    matches,
-    running,
-)
+from deployguard.onhost.transaction.operations import Executor, OperationFailed
+from deployguard.onhost.trees.kept import carry, matches
 
 
 def _executor(folder: Path) -> Executor:

@@ -18,8 +18,9 @@ from deployguard.onhost.places import NotManageable
 from deployguard.onhost.request import RequestError
 from deployguard.onhost.serve import Server
 from deployguard.onhost.state import machine
+from deployguard.onhost.transaction import assembly
 from deployguard.onhost.transaction.operations import OperationFailed
-from deployguard.onhost.trees import assembly, blobs
+from deployguard.onhost.trees import blobs
 from tests.onhost.bench import COMPONENT, MEMORY, Bench, checks, claim, snapshot
 from tests.onhost.sample_trees import TREES, Directory, File, write_tree
 

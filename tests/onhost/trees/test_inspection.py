@@ -10,8 +10,9 @@ from typing import Any, Dict
 import pytest
 
 from deployguard.onhost.places import NotManageable
+from deployguard.onhost.queries.services import observe
 from deployguard.onhost.system import System
-from deployguard.onhost.trees.inspection import file_entry, observe, owner_of
+from deployguard.onhost.trees.inspection import file_entry, owner_of
 from tests.onhost.bench import Bench, snapshot
 from tests.onhost.sample_trees import make
 
