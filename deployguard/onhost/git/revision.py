@@ -18,7 +18,7 @@ from deployguard.onhost.git.repository import Config, Repository
 from deployguard.onhost.places import NotManageable, workshop
 from deployguard.onhost.system import System
 from deployguard.onhost.trees.blobs import Blob, receive, stored
-from deployguard.onhost.trees.inspection import owner_of
+from deployguard.onhost.trees.owners import owner_of
 
 #: What arrives is known by this name in the repository beside the live one, until it has its own.
 TIP = "refs/deployguard/tip"

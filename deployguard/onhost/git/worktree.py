@@ -7,8 +7,8 @@ from typing import Dict, Mapping, NamedTuple, Optional, Tuple
 
 from deployguard.onhost.git.command import Git, GitFailed
 from deployguard.onhost.places import NotManageable
+from deployguard.onhost.trees import space
 from deployguard.onhost.trees.manifest import ROOT, Entry, Manifest
-from deployguard.onhost.trees.staging import space_free
 
 _BLOCK = 4096
 
@@ -54,7 +54,7 @@ def check_out(git: Git, commit: str, name: str, wanted: Mapping[str, Blob]) -> N
     """
     assert git.work_tree is not None
     needed = sum(-(-blob.size // _BLOCK) * _BLOCK for blob in wanted.values())
-    free = space_free(git.work_tree).bytes
+    free = space.free(git.work_tree).bytes
     if needed > free:
         raise NotManageable(
             "the files of %s need %d bytes in %s, and %d are free"

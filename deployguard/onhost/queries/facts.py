@@ -9,12 +9,12 @@ from typing import Any, Dict
 
 from deployguard.onhost.places import State
 from deployguard.onhost.system import System
-from deployguard.onhost.trees import staging
+from deployguard.onhost.trees import space
 
 
 def facts(state: State, system: System) -> Dict[str, Any]:
     """Plain facts, none of them secret; sizes in bytes, times in UTC seconds."""
-    free = staging.space_free(state.root)
+    free = space.free(state.root)
     return {
         "protocol": 1,
         "python": "%d.%d.%d" % sys.version_info[:3],

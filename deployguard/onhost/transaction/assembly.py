@@ -9,8 +9,9 @@ from typing import Any, Dict, List, Sequence, Tuple
 from deployguard.onhost import durable
 from deployguard.onhost.places import NotManageable, beside_file
 from deployguard.onhost.trees import staging
-from deployguard.onhost.trees.inspection import View, owner_of
+from deployguard.onhost.trees.inspection import View
 from deployguard.onhost.trees.manifest import NOBODY, ROOT
+from deployguard.onhost.trees.owners import owner_of
 from deployguard.onhost.trees.scan import Manifest, scan, vouch
 
 

@@ -25,7 +25,7 @@ from deployguard.onhost.transaction import restoration, settlement
 from deployguard.onhost.transaction.newtrees import NewTrees, demand_exact
 from deployguard.onhost.transaction.operations import Executor
 from deployguard.onhost.transaction.tenure import Emit, Tenure
-from deployguard.onhost.trees import staging
+from deployguard.onhost.trees import space
 from deployguard.onhost.trees.inspection import file_entry
 
 #: Room set aside while there still is some, so that a restore can write its journal on a full disk.
@@ -85,7 +85,7 @@ class Participant(Tenure):
         if args.get("checks"):
             baseline = healthcheck.watch(args["checks"], self._system, mode="once")
         space = {
-            path: dict(staging.space_free(path)._asdict(), exists=os.path.isdir(path))
+            path: dict(space.free(path)._asdict(), exists=os.path.isdir(path))
             for path in args.get("disks", [])
             if os.path.isdir(path)
         }

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import pwd
 import stat
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from deployguard.onhost.places import NotManageable, Placement, State, beside_file, place, read_json
-from deployguard.onhost.trees import staging
+from deployguard.onhost.trees import space, staging
 from deployguard.onhost.trees.kept import matches
 from deployguard.onhost.trees.scan import (
     DRIFT_FIELDS,
@@ -334,8 +333,8 @@ def _space(view: View) -> Dict[str, Any]:
     base = view.placement.tree
     while not os.path.isdir(base):
         base = os.path.dirname(base)
-    needed = staging.space_needed(view.wanted, view.missing, reserve=RESERVE_BYTES)
-    free = staging.space_free(base)
+    needed = space.needed(view.wanted, view.missing, reserve=RESERVE_BYTES)
+    free = space.free(base)
     return {
         "path": base,
         "needed_bytes": needed.bytes,
@@ -382,29 +381,3 @@ def file_entry(path: str) -> Dict[str, Any]:
         "gid": info.st_gid,
         "mtime_ns": info.st_mtime_ns,
     }
-
-
-def owner_of(target: Target, root: Optional[str]) -> Optional[Tuple[int, int]]:
-    """Numeric owner and group for the new tree; ``None`` keeps the artifact's own.
-
-    Raises :class:`NotManageable` for a name the host does not know.
-    """
-    import grp
-
-    if target["owner"] == "artifact":
-        return None
-    uid, gid = os.geteuid(), os.getegid()
-    if root is not None:
-        info = os.lstat(root)
-        uid, gid = info.st_uid, info.st_gid
-    try:
-        if target["owner"] is not None:
-            user = pwd.getpwnam(target["owner"])
-            uid, gid = user.pw_uid, user.pw_gid
-        if target["group"] is not None:
-            gid = grp.getgrnam(target["group"]).gr_gid
-    except KeyError as error:
-        raise NotManageable(
-            "the host has no user or group %s" % error, "create it, or mend owner and group"
-        ) from error
-    return uid, gid

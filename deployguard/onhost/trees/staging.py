@@ -15,7 +15,7 @@ import fcntl
 import hashlib
 import os
 import stat
-from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from deployguard.onhost import durable
 from deployguard.onhost.trees.blobs import LARGE, Blob, BlobsInvalid, receive, stored
@@ -33,12 +33,9 @@ from deployguard.onhost.trees.scan import StatCache, hash_file, scan
 
 __all__ = [
     "BlobsInvalid",
-    "Space",
     "build",
     "missing",
     "receive",
-    "space_free",
-    "space_needed",
     "verify",
 ]
 
@@ -48,14 +45,6 @@ _FICLONE = 0x40049409
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_UNBOUNDED = 2**62
-
-
-class Space(NamedTuple):
-    """Room on a file system."""
-
-    bytes: int
-    inodes: int
 
 
 def missing(
@@ -120,38 +109,6 @@ def verify(
     """
     found = scan(root, skip=ignore, cache=cache, rehash=True)
     return compare(manifest, found, ignore=ignore, fields=fields)
-
-
-def space_needed(
-    manifest: Manifest,
-    wanted: Mapping[str, int],
-    reserve: int = 0,
-    block: int = 4096,
-    consume_store: bool = False,
-) -> Space:
-    """What building ``manifest`` takes, tree and store together, rounded up to whole blocks.
-
-    What is ``wanted`` (of ``missing``) arrives in the store, and lies on the disk twice for a
-    while. That copies may be reflinks is not counted on.
-    """
-    sizes = wanted.values()
-    tree = sum(-(-entry.size // block) * block for entry in manifest)
-    directories = sum(block for entry in manifest if entry.kind == "d")
-    store = sum(size + block for size in sizes if size < LARGE or not consume_store)
-    alone = sum(1 for size in sizes if size >= LARGE)
-    return Space(tree + directories + store + reserve, manifest.count() + alone + 8)
-
-
-def space_free(path: str) -> Space:
-    """What is free where ``path`` is, or will be. The share kept for root is not counted:
-    a deploy that runs as root has no business in it.
-    """
-    while not os.path.lexists(path):
-        path = os.path.dirname(path) or "."
-    found = os.statvfs(path)
-    # Some file systems (btrfs) make inodes as they need them and report none.
-    inodes = found.f_favail if found.f_files else _UNBOUNDED
-    return Space(found.f_bavail * found.f_frsize, inodes)
 
 
 def _build_into(top: int, manifest: Manifest, contents: _Contents, attributes: _Attributes) -> None:

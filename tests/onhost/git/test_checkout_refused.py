@@ -436,11 +436,10 @@ def test_an_old_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_room_for_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is known before a byte of them is written."""
-    from deployguard.onhost.git import worktree
-    from deployguard.onhost.trees.staging import Space
+    from deployguard.onhost.trees import space
 
     bench = live(tmp_path)
-    monkeypatch.setattr(worktree, "space_free", lambda path: Space(1000, 1000))
+    monkeypatch.setattr(space, "free", lambda path: space.Space(1000, 1000))
     assert "the files of v2 need 12288 bytes in " in refused(bench.deploy("v2"))
 
 

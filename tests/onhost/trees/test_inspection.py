@@ -12,7 +12,8 @@ import pytest
 from deployguard.onhost.places import NotManageable
 from deployguard.onhost.queries.services import observe
 from deployguard.onhost.system import System
-from deployguard.onhost.trees.inspection import file_entry, owner_of
+from deployguard.onhost.trees.inspection import file_entry
+from deployguard.onhost.trees.owners import owner_of
 from tests.onhost.bench import Bench, snapshot
 from tests.onhost.sample_trees import make
 

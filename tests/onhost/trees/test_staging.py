@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployguard.onhost.trees import blobs, staging
+from deployguard.onhost.trees import blobs, space
 from deployguard.onhost.trees.manifest import Entry, Manifest, compare
 from deployguard.onhost.trees.patterns import Patterns
 from deployguard.onhost.trees.scan import StatCache, scan
-from deployguard.onhost.trees.staging import build, missing, space_free, space_needed, verify
+from deployguard.onhost.trees.staging import build, missing, verify
 from tests.onhost.sample_trees import TREES, Directory, listing, make, write_tree
 
 BIG = b"b" * (blobs.LARGE + 7)
@@ -302,20 +302,20 @@ def test_space_is_counted_in_blocks_and_inodes(tmp_path: Path) -> None:
     """Small files take a block each, what travels lies on the disk twice for a while."""
     files: dict[str, bytes | None] = {f"f{n}": b"%d" % n for n in range(100)}
     manifest = scan(make(str(tmp_path / "r"), {**files, "big": BIG}))
-    held = space_needed(manifest, {})
+    held = space.needed(manifest, {})
     assert held.bytes == 100 * 4096 + -(-len(BIG) // 4096) * 4096 + 4096
     assert 102 <= held.inodes <= 120
-    travelling = space_needed(manifest, manifest.blobs(), reserve=5000)
+    travelling = space.needed(manifest, manifest.blobs(), reserve=5000)
     assert travelling.bytes >= held.bytes + len(BIG) + 190 + 5000
-    consumed = space_needed(manifest, manifest.blobs(), consume_store=True)
+    consumed = space.needed(manifest, manifest.blobs(), consume_store=True)
     assert consumed.bytes < held.bytes + len(BIG)
 
 
 def test_space_is_known_for_a_path_that_is_not_there_yet(tmp_path: Path) -> None:
     """The file system of what exists above it; one without a limit on inodes has plenty."""
-    free = space_free(str(tmp_path / "a" / "b"))
+    free = space.free(str(tmp_path / "a" / "b"))
     assert 0 < free.bytes <= shutil.disk_usage(str(tmp_path)).free
     assert free.inodes > 0
     assert not compare(scan(str(tmp_path)), scan(str(tmp_path)))
-    assert staging.Space(1, 2).inodes == 2
+    assert space.Space(1, 2).inodes == 2
     assert listing(str(tmp_path)) == []

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 
 from deployguard.onhost.trees import scan as tree_module
+from deployguard.onhost.trees import statcache
 from deployguard.onhost.trees.manifest import Entry, Manifest, compare
 from deployguard.onhost.trees.patterns import Patterns
 from deployguard.onhost.trees.scan import ScanFailed, StatCache, scan, vouch
@@ -254,7 +255,7 @@ def test_a_file_touched_in_the_tick_of_the_scan_is_hashed_again(
     """Git's racy timestamps: its stat may not move when it changes once more."""
     root = make(str(tmp_path / "r"), {"fresh": "1", "coarse": "2", "aged": "3"})
     now = 2_000_000_000 * 10**9
-    real = tree_module._stamp
+    real = statcache.stamp_of
 
     def stamp(status: os.stat_result) -> Any:
         size, _, _, inode, device = real(status)
@@ -265,7 +266,7 @@ def test_a_file_touched_in_the_tick_of_the_scan_is_hashed_again(
         return size, OLD, moment, inode, device
 
     names = {os.stat(os.path.join(root, name)).st_ino: name for name in os.listdir(root)}
-    monkeypatch.setattr(tree_module, "_stamp", stamp)
+    monkeypatch.setattr(statcache, "stamp_of", stamp)
     monkeypatch.setattr(time, "time_ns", lambda: now)
     cache = StatCache()
     scan(root, cache=cache)
@@ -380,4 +381,4 @@ def test_a_tree_under_change_can_be_scanned(tmp_path: Path) -> None:
 def _age(root: str) -> None:
     """Wait until everything in ``root`` is older than the tick that the cache distrusts."""
     assert os.path.isdir(root)
-    time.sleep(2 * tree_module._TICK / 1e9)
+    time.sleep(2 * statcache._TICK / 1e9)
