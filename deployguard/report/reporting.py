@@ -277,7 +277,7 @@ def deliver_pending(
             _link(entry, book)
         outbox.forget("github", time.time() - KEPT)
         mine = outbox.entry(key) if key else None
-        left = [entry for entry in outbox.pending() if entry.last_error]
+        left = [entry for entry in outbox.pending("github") if entry.last_error]
     finally:
         outbox.close()
     errors = list(outcome.report_errors)
@@ -285,7 +285,7 @@ def deliver_pending(
         kept = "kept, the next command sends it" if mine.state == "pending" else "refused"
         errors.append(f"the incident issue is not filed ({kept}): {mine.last_error}")
     elif left:
-        errors.append(f"{len(left)} earlier reports still wait in the outbox")
+        errors.append(f"issues of earlier deploys that are not filed yet: {len(left)}")
     url = mine.result.get("url") if mine is not None and mine.result else None
     return dataclasses.replace(
         outcome, incident_url=url or outcome.incident_url, report_errors=tuple(errors)

@@ -145,6 +145,21 @@ def test_what_waits_is_sent_by_the_next(
     assert deployguard("notify", "flush").err == "nothing waits to be sent\n"
 
 
+def test_a_message_that_waits_is_told_once(
+    deployguard: Run, told: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line a channel in the summary of the deploy, and none that calls it something else."""
+    text = told.plan.read_text()
+    told.plan.write_text(text.replace("ops: {slack", "ops: {deadline: 1s, slack"))
+    assert deployguard("apply", told.plan).code == 0
+    monkeypatch.delenv("SLACK_TOKEN")
+    failed = deployguard("apply", told.plan, "--release", told.release("v2", BROKEN), "--json")
+    assert failed.code == 3
+    (outcome,) = [line for line in failed.lines if line["type"] == "outcome"]
+    (error,) = outcome["report_errors"]
+    assert error.startswith("ops was not told yet, 1 message left for `deployguard notify flush`")
+
+
 def test_what_was_refused_is_sent_when_it_is_mended(
     deployguard: Run, told: Site, slack: SlackPeer
 ) -> None:
