@@ -37,7 +37,9 @@ class ComposeDriver:
         call = _call(component, site, _live(component))
         # What must be the same again after a restore.
         same = ["images", "config"]
-        return [{"field": "stack", "kind": "compose", "same": same, **call}]
+        # What is kept comes into the new tree with the swap: it cannot be tried before.
+        whole = component.layout == "releases" or not component.keep
+        return [{"field": "stack", "kind": "compose", "same": same, "whole": whole, **call}]
 
     def files(self, component: Component) -> dict[str, ManagedFile]:
         return {}

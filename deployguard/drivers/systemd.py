@@ -36,12 +36,25 @@ class SystemdDriver:
                 "env": _environment(service, site),
                 # What must be the same again after a restore.
                 "same": ["LoadState", "UnitFileState"],
+                "unit": service.unit,
+                "scope": service.scope,
+                # A file of ours may be the unit, or what a generator makes it of.
+                "comes": bool(self.files(component) or component.files),
+                "permit": self._permit(service, site),
             }
         ]
         if service.test is not None:
             # What fails before the deploy may fail after its restore.
             questions.append({"field": "test", "kind": "status", "argv": list(service.test)})
         return questions
+
+    def _permit(self, service: SystemdService, site: Site) -> list[str] | None:
+        """Asks whether we may stop the unit and stops nothing: systemd looks at who asks, and then
+        says that only a start can isolate. Root may, and everybody may in their own manager."""
+        if site.uid == 0 or service.scope == "user":
+            return None
+        words = ["--no-ask-password", "stop", "--job-mode=isolate", service.unit]
+        return [*_systemctl(service), *words]
 
     def files(self, component: Component) -> dict[str, ManagedFile]:
         service = _service(component)

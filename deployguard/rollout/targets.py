@@ -196,8 +196,21 @@ def target_of(
             _file_name(path, file) if source.history else _file_data(plan, source, path, file)
             for path, file in files.items()
         ],
-        "observe": driver.observe(component, early),
+        "observe": [_asked(plan, question) for question in driver.observe(component, early)],
     }
+
+
+def _asked(plan: Plan, question: dict[str, Any]) -> dict[str, Any]:
+    """The question of a driver, which sees its own component only: a unit may come with others."""
+    if question.get("comes") is not False:
+        return question
+    others = [path for component in plan.components.values() for path in _beside(component)]
+    makes = any(task.at != "after_start" for task in plan.tasks)
+    return {**question, "comes": makes or any("/systemd/" in path for path in others)}
+
+
+def _beside(component: Component) -> list[str]:
+    return [*driver_of(component).files(component), *component.files]
 
 
 def local_files(plan: Plan, component: Component) -> dict[str, bytes]:

@@ -97,7 +97,7 @@ def systemd_case(
     **options: Any,
 ) -> DriverCase:
     """A unit of the system manager, or of a user's, on a host of the fleet."""
-    host = _there(fleet, machine, become=not user)
+    host = on_host(fleet, machine, become=not user)
     number = services.port()
     name = f"conform{number}"
     path = f"/home/{machine.user}/{name}" if user else f"/srv/{name}"
@@ -139,7 +139,7 @@ def pm2_case(
 
     The host program is root, or that user; with ``instances`` it runs in cluster mode.
     """
-    host = _there(fleet, machine, become=become)
+    host = on_host(fleet, machine, become=become)
     number = services.port()
     name = f"conform{number}"
     path = f"/home/{machine.user}/{name}"
@@ -243,7 +243,7 @@ def component(path: str, service: dict[str, Any], layout: str, **more: Any) -> C
     )
 
 
-def _there(fleet: Fleet, machine: Machine, *, become: bool) -> Host:
+def on_host(fleet: Fleet, machine: Machine, *, become: bool) -> Host:
     return Host.model_validate(
         {
             "address": machine.address,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -279,18 +280,33 @@ def test_a_live_file_that_is_broken_is_refused(stack: Stack) -> None:
 
 
 def test_a_new_file_that_the_tool_refuses(stack: Stack) -> None:
-    """Is found while everything still runs, and nothing is stopped for it."""
+    """Is found when the tree is staged: one message, and nothing was touched."""
     stack.case.deploy("v1")
     before = stack.containers()
     stack.write("v2", f"services: {{web: {{image: {BASE}, ports: [nonsense]}}}}\n")
     with Trial(stack.case, "v2") as trial:
+        with pytest.raises(ActionFailed, match="the compose file of the new version is no") as no:
+            trial.arm()
+        assert no.value.kind == "refused" and "services.web.ports" in no.value.reason
+        assert trial.session.call("abort")["state"] == "aborted"
+    assert stack.containers() == before
+
+
+def test_a_new_file_that_is_not_whole_before_the_swap(stack: Stack) -> None:
+    """What the host keeps may belong to it: the tool reads it after the swap, and it goes back."""
+    component = stack.case.component
+    kept = {"keep": (".env",)}
+    stack.case = replace(stack.case, component=lambda v: component(v).model_copy(update=kept))
+    stack.case.deploy("v1")
+    images = {name: one["Image"] for name, one in stack.containers().items()}
+    stack.write("v2", f"services: {{web: {{image: {BASE}, ports: [nonsense]}}}}\n")
+    with Trial(stack.case, "v2") as trial:
         with pytest.raises(ActionFailed, match="read the compose file and make the images"):
             trial.switch()
-        assert stack.containers() == before
         assert trial.restore()["state"] == "restored"
-    assert {name: one["Id"] for name, one in stack.containers().items()} == {
-        name: one["Id"] for name, one in before.items()
-    }
+    after = stack.containers()
+    assert {name: one["Image"] for name, one in after.items()} == images
+    assert all(one["State"]["Running"] for one in after.values())
 
 
 def _doctor(stack: Stack) -> tuple[str, str]:

@@ -11,10 +11,13 @@ import pytest
 
 from deployguard.drivers.base import Operation, Site, Steps
 from deployguard.drivers.systemd import SystemdDriver
+from deployguard.errors import ActionFailed
 from deployguard.plan.model import Component, Service
 from deployguard.testing import CRASH, DriverCase, Trial
-from tests.drivers.cases import systemctl, systemd_case
+from deployguard.transport import registry
+from tests.drivers.cases import on_host, systemctl, systemd_case
 from tests.fleet import Fleet
+from tests.fleet import Host as Machine
 
 SITE = Site("web", "releases", "/srv/web/current", "/srv/web/releases/v2", "/srv/web/.c", uid=1000)
 
@@ -160,6 +163,17 @@ def test_what_is_not_active_is_started_and_not_reloaded(active: str) -> None:
     assert bool(steps.stop) == (active == "activating")
 
 
+def test_whether_we_may_is_asked_of_the_system_manager_only() -> None:
+    """Root may, and everybody may in a manager of their own."""
+    driver = SystemdDriver()
+    (asked,) = driver.observe(_component(), SITE)
+    assert asked["permit"] == [
+        *("systemctl", "--no-ask-password", "stop", "--job-mode=isolate", "web.service")
+    ]
+    assert driver.observe(_component(), replace(SITE, uid=0))[0]["permit"] is None
+    assert driver.observe(_component(scope="user"), SITE)[0]["permit"] is None
+
+
 # -- on real hosts -----------------------------------------------------------------------------
 
 
@@ -258,3 +272,58 @@ def test_a_start_limit_that_was_hit(fleet: Fleet, directory: Path) -> None:
         assert trial.restore()["state"] == "restored"
     case.await_served("v1")
     case.stop()
+
+
+def _refused(case: DriverCase, machine: Machine, **service: Any) -> str:
+    """What is said to a unit like this; nothing was touched, and what served serves."""
+    whole = case.component("v1").service
+    assert whole is not None and whole.systemd is not None
+    other = whole.systemd.model_copy(update={"unit_file": None, **service})
+    before = machine.tree("/etc/systemd/system")
+    with pytest.raises(ActionFailed) as refused:
+        Trial(_served_by(case, whole.model_copy(update={"systemd": other})), "v2")
+    assert refused.value.kind == "refused"
+    assert machine.tree("/etc/systemd/system") == before
+    assert case.served() == "v1"
+    return f"{refused.value.reason}; {refused.value.hint}"
+
+
+def test_what_cannot_be_met_is_one_error_before_anything_is_touched(
+    fleet: Fleet, directory: Path
+) -> None:
+    """A unit that is not there, one that is masked, and one that is not ours to stop."""
+    machine = fleet.hosts[0]
+    case = systemd_case(fleet, machine, directory)
+    case.deploy("v1")
+    case.await_served("v1")
+    unit = _unit(case)
+    said = _refused(case, machine, unit=unit.replace("conform", "conforn"))
+    assert said.startswith(f"the host has no unit {unit.replace('conform', 'conforn')}; ")
+    assert f"did you mean {unit}?" in said
+    machine.run(["systemctl", "mask", "nobody.service"])
+    said = _refused(case, machine, unit="nobody.service")
+    assert said == "nobody.service is masked; systemctl unmask nobody.service"
+    machine.run(["systemctl", "unmask", "nobody.service"])
+
+    # Whoever has left out `become` may look at it, and no more.
+    ours = replace(
+        case, connect=lambda: registry.connect(machine.name, on_host(fleet, machine, become=False))
+    )
+    said = _refused(ours, machine)
+    assert said.startswith(f"{machine.user} may not stop and start {unit}; set `become: true`")
+    assert systemctl(machine, "is-active", unit) == "active"
+    case.stop()
+
+
+def test_a_unit_that_a_link_leads_to_may_come_with_the_tree(fleet: Fleet, directory: Path) -> None:
+    """systemd does not find it before the first deploy, and that is as it should be."""
+    machine = fleet.hosts[0]
+    case = systemd_case(fleet, machine, directory)
+    service = case.component("v1").service
+    assert service is not None and service.systemd is not None
+    bare = service.systemd.model_copy(update={"unit_file": None})
+    link = f"/etc/systemd/system/{_unit(case)}"
+    machine.run(["ln", "-s", f"{case.component('v1').path}/current/nothing.service", link])
+    with Trial(_served_by(case, service.model_copy(update={"systemd": bare})), "v1") as trial:
+        assert trial.observed["unit"]["LoadState"] == "not-found"
+    machine.run(["rm", link])

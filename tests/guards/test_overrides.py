@@ -49,6 +49,43 @@ def test_an_override_is_on_record(shop: Shop) -> None:
     assert f"  change_size: {REASON} (by " in whole.err
 
 
+def test_all_refuse_at_once_and_each_is_gone_over_by_its_own_name(
+    shop: Shop, tmp_path: Path
+) -> None:
+    """Every guard that can be overridden says no in one answer. A single one that is left out of
+    the overrides still refuses; with a reason for each the deploy goes on."""
+    github = {"repo": "acme/shop", "base_url": "http://127.0.0.1:9", "token_env": "HOME"}
+    versions = [{"versions": {"python": number}} for number in ("3.11", "3.12")]
+    shop.guarded(
+        TOO_MUCH,
+        {"ci": {**github, "deadline": "1s"}},
+        {"window": {"freeze": [{"from": "00:00", "to": "24:00"}]}},
+        {"parity": dict(zip(("facts", "tested_in"), versions, strict=True))},
+        {"capacity": {"components": {"web": {"memory": "900 TiB"}}}},
+        {"backup": {"path": str(tmp_path / "none-*"), "younger_than": "1h"}},
+        {"structure": {"needs": ["settings.json"]}},
+        {"baseline": {}},
+        {"disk": {"path": "/", "free": "9000 TiB"}},
+        checks=[{"command": ["grep", "-q", "v2", str(shop.root / "current" / "VERSION")]}],
+    )
+    (shop.root / "current" / "by-hand").write_text("x")
+    with shop.untouched():
+        refused = shop.apply()
+    assert refused.code == 5
+    named = {finding["name"] for finding in refused.lines[-1]["findings"]}
+    assert named == {*OVERRIDABLE} - {"migrations", "revision"}
+    for left in sorted(named):
+        words = [word for name in named - {left} for word in ("--override", f"{name}={REASON}")]
+        with shop.untouched():
+            shown = shop.plan(*words)
+        assert shown.code == 5, left
+    words = [word for name in named for word in ("--override", f"{name}={REASON}")]
+    done = shop.apply(*words)
+    assert done.code == 0, done.err
+    assert {said["guard"] for said in done.lines[-1]["overrides"]} == named
+    assert "v2" in shop.served()
+
+
 def test_it_is_in_the_journal_before_anything_is_done(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,8 @@ DEFAULT_FILES = (
 #: Images of the stack before the last deploy are held under this name, so that nobody prunes them.
 HELD = "deployguard-before"
 
+#: What a question has beside the call.
+_ASKED = ("field", "kind", "same", "whole")
 _STOPS = 3
 _CONFIG_SECONDS = 60.0
 _POLL = 0.2
@@ -88,7 +90,7 @@ def command(call: Call, argv: Iterable[str]) -> List[str]:
 
 def observe(question: Dict[str, Any], system: System) -> Dict[str, Any]:
     """What there is of a stack; see the top of the module. Never raises for what is missing."""
-    call = {name: question[name] for name in question if name not in ("field", "kind", "same")}
+    call = {name: question[name] for name in question if name not in _ASKED}
     try:
         return _observe(call, system)
     except EngineFailed as error:

@@ -36,7 +36,14 @@ def observe(system: System, questions: Sequence[Dict[str, Any]]) -> Dict[str, An
         )
         if question["kind"] == "properties":
             lines = result.stdout.decode("utf-8", "replace").splitlines()
-            answers[question["field"]] = dict(line.split("=", 1) for line in lines if "=" in line)
+            found: Dict[str, Any] = dict(line.split("=", 1) for line in lines if "=" in line)
+            if question.get("unit"):
+                from deployguard.onhost.queries import units
+
+                refused = units.refusal(question, result, found, system)
+                if refused:
+                    found["refused"] = refused
+            answers[question["field"]] = found
         else:
             answers[question["field"]] = {"status": result.status}
     return answers
@@ -59,12 +66,17 @@ def rehearse(system: System, questions: Sequence[Dict[str, Any]], tree: str) -> 
     Raises :class:`NotManageable`; nothing was touched by then.
     """
     for question in questions:
+        refused = None
         if question["kind"] == "kubernetes":
             from deployguard.onhost.kubernetes import component as kubernetes
 
             refused = kubernetes.rehearse(question, tree, system)
-            if refused:
-                raise NotManageable(refused["message"], refused["hint"])
+        if question["kind"] == "compose":
+            from deployguard.onhost.compose import rehearsal
+
+            refused = rehearsal.rehearse(question, tree, system)
+        if refused:
+            raise NotManageable(refused["message"], refused["hint"])
 
 
 def _observe_process(pid_file: str, system: System) -> Dict[str, Any]:
