@@ -84,7 +84,7 @@ class Participant(Tenure):
         baseline = None
         if args.get("checks"):
             baseline = healthcheck.watch(args["checks"], self._system, mode="once")
-        space = {
+        disks = {
             path: dict(space.free(path)._asdict(), exists=os.path.isdir(path))
             for path in args.get("disks", [])
             if os.path.isdir(path)
@@ -93,7 +93,7 @@ class Participant(Tenure):
         return {
             "components": components,
             "baseline": baseline,
-            "disks": space,
+            "disks": disks,
             "answers": answers,
         }
 
