@@ -35,7 +35,8 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 _START = """
 import os, stat, sys
 sys.path.insert(0, sys.argv[1])
-from deployguard.onhost import deadman, durable, serve
+from deployguard.onhost import durable, serve
+from deployguard.onhost.state import deadman
 deadman._RUNTIME = os.devnull
 left_out, nudged = sys.argv[3], sys.argv[4]
 fsync, fdatasync = os.fsync, os.fdatasync
