@@ -17,7 +17,7 @@ from typing import Any
 from deployguard.drivers.base import Action, Observation, Operation, Site, Steps, operation, run
 from deployguard.plan.model import Component, ManagedFile, SystemdService
 
-PROPERTIES = "LoadState,ActiveState,SubState,UnitFileState,NRestarts,MainPID,FragmentPath"
+PROPERTIES = "LoadState,ActiveState,SubState,UnitFileState,NRestarts,MainPID,FragmentPath,CanReload"
 _RUNNING = ("active", "activating", "reloading")
 
 
@@ -104,9 +104,14 @@ class SystemdDriver:
         after.extend(self._enablement(name, service, site, str(unit.get("UnitFileState", ""))))
         test = [] if service.test is None else [run(service.test, timeout=service.start_timeout)]
         if reloads:
-            again = self._run(service, site, "reload", timeout=service.start_timeout)
+            # It may have ended since it was looked at: then it starts. Of a unit that cannot be
+            # reloaded that would make a restart, which nobody has asked for.
+            verb = "reload" if unit.get("CanReload") == "no" else "reload-or-restart"
+            again = self._run(service, site, verb, timeout=service.start_timeout)
             title = f"reload {service.unit}"
-            return Steps((), before, after, [operation(name, "start", title, [*test, again], [])])
+            return Steps(
+                (), before, after, [operation(name, "start", title, [*test, reset, again], [])]
+            )
         # A unit that came with the deploy is gone after the restore: stop may find it not loaded.
         starting = operation(
             name,

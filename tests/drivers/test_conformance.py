@@ -17,6 +17,7 @@ from tests.drivers.cases import (
     process_case,
     systemd_case,
 )
+from tests.drivers.nginx import nginx_case
 from tests.drivers.stacks import compose_case, plugin_on
 from tests.fleet import Fleet
 
@@ -59,6 +60,18 @@ class TestSystemd(DriverConformance):
     def case(self, fleet: Fleet, tmp_path: Path) -> Iterator[DriverCase]:
         """On a real host, as root through sudo."""
         case = systemd_case(fleet, fleet.hosts[0], tmp_path)
+        yield case
+        case.stop()
+
+
+@pytest.mark.slow
+class TestNginx(DriverConformance):
+    """A static site: releases, a configuration that is tested, and a reload."""
+
+    @pytest.fixture
+    def case(self, fleet: Fleet, tmp_path: Path) -> Iterator[DriverCase]:
+        """On a real host, an nginx that is never stopped."""
+        case = nginx_case(fleet, fleet.hosts[0], tmp_path)
         yield case
         case.stop()
 

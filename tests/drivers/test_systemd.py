@@ -136,7 +136,10 @@ def test_a_reload_stops_nothing() -> None:
     steps = _steps(action="reload", test=["nginx", "-t"], unit_file="a")
     assert not steps.stop
     (start,) = steps.start
-    assert _argvs(start, "do") == ["nginx -t", "systemctl reload web.service"]
+    assert _argvs(start, "do") == [
+        *("nginx -t", "systemctl reset-failed web.service"),
+        "systemctl reload-or-restart web.service",
+    ]
     assert start["undo"] == []
     undone = [_argvs(operation, "undo") for operation in reversed(steps.refresh_before)]
     assert undone == [
@@ -144,6 +147,14 @@ def test_a_reload_stops_nothing() -> None:
         ["systemctl reset-failed web.service", "systemctl reload-or-restart web.service"],
     ]
     assert steps.refresh_before[0]["undo"][1]["ok"] == [0]
+
+
+def test_what_cannot_be_reloaded_is_not_restarted_instead() -> None:
+    """systemd says that it cannot, and the deploy goes back."""
+    observed = {"unit": {"ActiveState": "active", "CanReload": "no"}}
+    component = _component(action="reload")
+    (start,) = SystemdDriver().steps("web", component, SITE, observed).start
+    assert _argvs(start, "do")[-1] == "systemctl reload web.service"
 
 
 def test_a_test_that_fails_before_need_not_succeed_after() -> None:
