@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +20,7 @@ SHOWN = 20
 
 
 @click.command("status")
-@plan_file()
+@plan_file(required=False)
 @variables
 @click.option(
     "--verify",
@@ -29,7 +30,7 @@ SHOWN = 20
 @common
 def command(
     console: Console,
-    plan_path: str,
+    plan_path: str | None,
     variables: dict[str, str],
     release: str | None,
     verify: bool,
@@ -38,9 +39,15 @@ def command(
 
     Asks every host of the plan and changes nothing. Ends with 7 where a transaction is unfinished,
     with 1 where a host does not answer, and with 10 where --verify found that something differs.
+
+    Without PLAN no host is asked: it shows how the last deploy of every service ended that was made
+    from this machine, what has no end, and the incidents that are not over.
     """
+    if plan_path is None:
+        if verify or release is not None or variables:
+            raise click.UsageError("--verify, --release and --var are for a PLAN")
+        return _known(console)
     from deployguard import api
-    from deployguard.cli import incident_text
     from deployguard.errors import ExitCode
 
     plan = api.load(plan_path, version=release, variables=variables, local_files=False)
@@ -50,16 +57,59 @@ def command(
         console.emit("host", row)
         for line, color in _lines(row, plan.arguments):
             console.say(line, fg=color)
-    for incident in api.ongoing(plan):
-        console.emit("incident", incident.as_dict())
-        text = incident_text.listed(incident, time.time())
-        console.say(f"incident {text}", fg=incident_text.color_of(incident))
+    _say_incidents(console, api.ongoing(plan))
     if any(transaction for row in rows for transaction in row["unfinished"]):
         console.say(f"hint: `deployguard recover {plan.arguments}` finishes what is unfinished")
         return int(ExitCode.INTERRUPTED)
     if any(row["error"] for row in rows):
         return int(ExitCode.INTERNAL)
     return int(ExitCode.CHANGES if any(map(_differs, rows)) else ExitCode.COMMITTED)
+
+
+def _known(console: Console) -> int:
+    """What this machine's journal says; nothing that knows plans or hosts is loaded for it."""
+    from deployguard.errors import ExitCode
+    from deployguard.incidents.lookup import Lookup
+    from deployguard.store.opening import open_journal
+    from deployguard.store.overview import newest_of_each, without_end
+
+    journal = open_journal()
+    services, open_ended, debts = newest_of_each(journal), without_end(journal), journal.debts()
+    for row in services:
+        console.emit("service", row)
+        console.say(
+            f"{row['plan']} in {row['environment']}: {row['summary']}",
+            fg="red" if row["exit_code"] else None,
+        )
+        console.say(f"  {_local(row['ended_at'])}, {row['id']}, from {row['source']}")
+    for row in open_ended:
+        console.emit("unfinished", row)
+        what = f"{row['plan']} {row['version']} in {row['environment']}"
+        since = f"since {_local(row['started_at'])}"
+        console.say(f"{what} is at work {since}, or was killed: {row['id']}", fg="yellow")
+        console.say(f"hint: `deployguard status {shlex.quote(row['source'])}` asks the hosts")
+    for debt in debts:
+        console.emit("debt", debt)
+        console.say(f"{debt['host']}: {_owed(debt)}", fg="yellow")
+    _say_incidents(console, Lookup(journal).ongoing())
+    if not (services or open_ended):
+        console.say("no transaction was run from this machine yet")
+    return int(ExitCode.INTERRUPTED if open_ended or debts else ExitCode.COMMITTED)
+
+
+def _say_incidents(console: Console, incidents: list[Any]) -> None:
+    if not incidents:
+        return
+    from deployguard.cli import incident_text
+
+    for incident in incidents:
+        console.emit("incident", incident.as_dict())
+        text = incident_text.listed(incident, time.time())
+        console.say(f"incident {text}", fg=incident_text.color_of(incident))
+
+
+def _owed(debt: dict[str, Any]) -> str:
+    return f"has not heard how {debt['transaction']} ended ({debt['reason']})"
 
 
 def _differs(row: dict[str, Any]) -> bool:
@@ -100,8 +150,7 @@ def _lines(row: dict[str, Any], plan: str) -> list[tuple[str, str | None]]:
             )
         )
     for debt in row["debts"]:
-        words = f"has not heard how {debt['transaction']} ended ({debt['reason']})"
-        lines.append((f"{host}: {words}", "yellow"))
+        lines.append((f"{host}: {_owed(debt)}", "yellow"))
     lines += [(f"{host}: {text}", color) for text, color in _verified(row.get("verification", {}))]
     return lines or [(f"{host}: nothing was deployed here yet", None)]
 
