@@ -40,7 +40,8 @@ def lines(outcome: Outcome) -> Iterator[tuple[str, bool]]:
     if outcome.findings:
         yield "what failed", True
         for finding in outcome.findings[:SHOWN_FINDINGS]:
-            yield f"  {finding_text(finding)}", False
+            for line in finding_text(finding).splitlines():
+                yield f"  {line}", False
             for line in finding.evidence.splitlines()[-5:]:
                 yield f"    | {line}", False
         if len(outcome.findings) > SHOWN_FINDINGS:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from deployguard.plan.document import Document, Finding, Path
-from deployguard.plan.quantity import CHANGED_AT
-from deployguard.plan.suggestion import did_you_mean, nearest
+from deployguard.plan.quantity import CHANGED_AT, is_duration
+from deployguard.plan.suggestion import did_you_mean, meant
 from deployguard.plan.template import has_template
 
 if TYPE_CHECKING:
@@ -280,14 +280,14 @@ class Objections:
 
     def _misspelt(self, block: Path, key: str, unknown: list[Path]) -> bool:
         return any(
-            path[:-1] == block and nearest(str(path[-1]), [key]) == key for path in unknown if path
+            path[:-1] == block and meant(str(path[-1]), [key]) == key for path in unknown if path
         )
 
     def _unknown(self, path: Path) -> Finding:
         key = str(path[-1])
         model = self._block(path[:-1])
         fields = field_names(model) if model is not None else []
-        match = nearest(key, fields)
+        match = meant(key, fields)
         if match is not None:
             hint = f'did you mean "{match}"?'
         else:
@@ -322,6 +322,8 @@ class Objections:
         if kind in ("greater_than_equal", "less_than_equal", "greater_than", "less_than"):
             bound = next(iter(context.values()))
             bound = int(bound) if float(bound).is_integer() else bound
+            if is_duration(self._at(path)):
+                bound = f"{bound}s"
             least = "at least" if kind.startswith("greater") else "at most"
             return Finding(path, f"must be {least} {bound}, found {shown}")
         if kind == "too_short":

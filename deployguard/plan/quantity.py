@@ -19,6 +19,7 @@ __all__ = [
     "Size",
     "Span",
     "Whole",
+    "is_duration",
     "parse_duration",
     "parse_mode",
     "parse_size",
@@ -52,6 +53,11 @@ def parse_duration(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(_NO_DURATION)
     return value
+
+
+def is_duration(value: object) -> bool:
+    """Whether it is a text that can only be a duration."""
+    return isinstance(value, str) and _DURATION.match(value.strip()) is not None
 
 
 def parse_span(value: object) -> object:

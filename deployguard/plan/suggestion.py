@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["did_you_mean", "nearest"]
+__all__ = ["did_you_mean", "meant", "nearest"]
 
 # Comparing with more than this many names takes longer than reading the list.
 _MAX_NAMES = 5000
@@ -21,6 +21,27 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
         return folded[wanted]
     matches = difflib.get_close_matches(wanted, folded, n=1, cutoff=0.6)
     return folded[matches[0]] if matches else None
+
+
+#: What other tools call it, whose files people have at hand.
+_ELSEWHERE = {
+    "artifact": ("src", "source", "build", "package"),
+    "path": ("dest", "destination", "directory", "deploy_to"),
+    "needs": ("depends_on", "depends", "requires", "after"),
+    "checks": ("healthcheck", "healthchecks", "health"),
+    "identity_file": ("key", "keyfile", "ssh_key", "private_key", "identity"),
+    "become": ("sudo", "root"),
+    "user": ("username", "login"),
+    "address": ("hostname", "host", "ip"),
+    "deadline": ("wait", "max_wait"),
+}
+
+
+def meant(word: str, known: Iterable[str]) -> str | None:
+    """The known word for what other tools call ``word``, else the nearest one, or ``None``."""
+    names = list(known)
+    others = {other: name for name in names for other in _ELSEWHERE.get(name, ())}
+    return others.get(word.lower().replace("-", "_")) or nearest(word, names)
 
 
 def did_you_mean(word: str, known: Iterable[str], *, among: str = "known are") -> str:

@@ -94,7 +94,7 @@ def make_releases(directory: Path, layout: str, service: str = "") -> Path:
             os.utime(path, (second, second), follow_symlinks=False)
         pack(folder, directory / f"{version}.tar.gz")
         text = UNIT.format(
-            name=NAME, version=version, live=_live(layout), port=PORT, service=service
+            name=NAME, version=version, live=live_of(layout), port=PORT, service=service
         )
         (directory / f"{version}.service").write_text(text)
     return directory
@@ -124,7 +124,7 @@ def git(directory: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _live(layout: str) -> str:
+def live_of(layout: str) -> str:
     return f"{PATH}/current" if layout == "releases" else PATH
 
 
@@ -160,7 +160,7 @@ class Ground:
         self.port = PORT
         self.name = NAME
         self.path = PATH
-        self.live = _live(layout)
+        self.live = live_of(layout)
         self.unit = f"{NAME}.service"
         self.number = 0
         self.worlds = {version: _wanted(releases, version, layout) for version in ("v1", "v2")}

@@ -17,6 +17,7 @@ import pytest
 from tests.crash import matrix
 from tests.crash.ground import ALL_LAYOUTS
 from tests.crash.matrix import Case, Grounds
+from tests.crash.nginxground import NginxGround, make_nginx_releases
 from tests.crash.pm2ground import Pm2Ground, make_pm2_releases
 from tests.crash.processground import ProcessGround
 
@@ -84,6 +85,26 @@ def test_a_few_crashes_of_a_process(grounds: Grounds, capsys: pytest.CaptureFixt
     grounds.add("releases", 1, make=ProcessGround)
     grounds.set_up()
     _judge(grounds.play(AS_A_PROCESS), capsys, at_least=len(AS_A_PROCESS))
+
+
+RELOADED = (
+    Case("nginx", 1, "good", "host", "before done backend:tree", "power"),
+    Case("nginx", 1, "good", "host", "after switched", "controller"),
+    Case("nginx", 1, "good", "host", "after prepared", "power"),
+    Case("nginx", 1, "bad", "host", "before undone backend:tree", "program"),
+    Case("nginx", 1, "bad", "host", "before restored", "power"),
+)
+
+
+def test_a_few_crashes_around_a_reload(
+    grounds: Grounds, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A static site behind an nginx that nobody stops: its old program serves whatever is there."""
+    releases = make_nginx_releases(tmp_path / "releases-nginx")
+    for _ in range(2):
+        grounds.add("releases", 1, make=NginxGround, releases=releases)
+    grounds.set_up()
+    _judge(grounds.play(RELOADED), capsys, at_least=len(RELOADED))
 
 
 def test_a_few_crashes_under_pm2(
