@@ -65,22 +65,27 @@ format: venv ## put the code into the one format
 test: venv venv38 ## every test but the slow proofs; as root with real hosts
 	@$(if $(ROOT),$(MAKE) --no-print-directory hosts,\
 	  echo "make test: not root: the tests on real hosts are skipped; sudo make test runs them")
+	@.ci/lanes test-onhost test-here $(if $(ROOT),test-hosts) 'ARGS=$(ARGS)' 'COVERED=$(COVERED)'
+
+.PHONY: coverage
+coverage: ## `make test`, counting the lines that run, in every process: half as long again
 	@rm -f .coverage .coverage.*
-	@.ci/lanes test-here $(if $(ROOT),test-hosts) 'ARGS=$(ARGS)'
+	@$(MAKE) --no-print-directory test COVERED=yes TIME_LIMIT=1h
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-# The two lanes of `make test`. A lane in which ARGS picks nothing is not a failure.
+# The lanes of `make test`. A lane in which ARGS picks nothing is not a failure. A file stays with
+# one process: what its tests share is made once.
 .PHONY: test-here
-test-here: venv test-onhost
-	$(call pytest,not slow and not fleet,here)
+test-here: venv
+	$(call pytest,not slow and not fleet,here,-n auto --maxprocesses 4 --dist loadfile)
 
 .PHONY: test-hosts
 test-hosts: venv
 	$(call pytest,not slow and fleet,hosts)
 
 pytest = COVERAGE_FILE=.coverage.$(2) timeout --foreground -k 30 $(TIME_LIMIT) \
-	  $(PYTEST) --cov --cov-report= -m "$(1)" $(ARGS) || test $$? = 5
+	  $(PYTEST) $(if $(COVERED),--cov --cov-report=) -m "$(1)" $(3) $(ARGS) || test $$? = 5
 
 # The host program has to run on the oldest Python a host may have. Its tests import nothing but
 # it and the test tools, so that they can. ARGS that name a file ask for that file only.
