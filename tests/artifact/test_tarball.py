@@ -275,7 +275,11 @@ def test_damage_in_compressed_contents_is_found(tmp_path: Path) -> None:
         assert "damaged" in _problems(path)[0]
 
 
-@pytest.mark.parametrize("data", [b"", b"x" * 600, gzip.compress(b""), gzip.compress(b"x" * 9000)])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"x" * 600, gzip.compress(b""), gzip.compress(b"x" * 9000)],
+    ids=["empty", "text", "gzip of nothing", "gzip of text"],
+)
 def test_what_is_no_tar_is_refused(tmp_path: Path, data: bytes) -> None:
     """Empty files, texts, and archives of something else."""
     path = tmp_path / "x"

@@ -35,6 +35,7 @@ def test_what_was_sealed_opens(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("key", "transaction", "about"),
     [(new_key(), "t1", "plan"), (KEY, "t2", "plan"), (KEY, "t1", "order/web1/2")],
+    ids=["another key", "another transaction", "another name"],
 )
 def test_nothing_else_opens(key: bytes, transaction: str, about: str) -> None:
     """Another key, another transaction, another place: an order cannot be given twice."""
