@@ -104,14 +104,14 @@ proofs: venv ## the slow proofs: crash at every step, power cuts, the protocol, 
 # One after the other: both take all the processors they get, and the crashes have short leases.
 .PHONY: proofs-here
 proofs-here: venv
-	$(call proofs,slow and not fleet)
+	$(call proofs,slow and not fleet,-n auto --maxprocesses 2 --dist worksteal)
 
 .PHONY: proofs-hosts
 proofs-hosts: venv
 	$(call proofs,slow and fleet)
 
 proofs = HYPOTHESIS_PROFILE=proofs timeout --foreground -k 30 2h \
-	  $(PYTEST) -m "$(1)" $(ARGS) || test $$? = 5
+	  $(PYTEST) -m "$(1)" $(2) $(ARGS) || test $$? = 5
 
 .PHONY: docs
 docs: venv ## the documentation is in step with the code

@@ -78,7 +78,8 @@ def test_a_deploy_that_fails_and_the_night_after_it(
     def look(request: Request) -> Answer:
         with sqlite3.connect(Path(os.environ["DEPLOYGUARD_STATE"]) / "journal.db") as journal:
             on_record.extend(
-                row[0] for row in journal.execute("SELECT status FROM transactions ORDER BY id")
+                row[0]
+                for row in journal.execute("SELECT status FROM transactions ORDER BY started_at")
             )
         return answer(request)
 
