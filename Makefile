@@ -98,17 +98,21 @@ test-onhost: venv38
 .PHONY: proofs
 proofs: venv ## the slow proofs: crash at every step, power cuts, the protocol, many examples
 	@$(MAKE) --no-print-directory hosts
-	@$(MAKE) --no-print-directory proofs-here
-	@$(if $(ROOT),$(MAKE) --no-print-directory proofs-hosts)
+	@.ci/lanes proofs-here $(if $(ROOT),proofs-hosts) 'ARGS=$(ARGS)'
+	@$(if $(ROOT),$(MAKE) --no-print-directory proofs-crashes)
 
-# One after the other: both take all the processors they get, and the crashes have short leases.
 .PHONY: proofs-here
 proofs-here: venv
 	$(call proofs,slow and not fleet,-n auto --maxprocesses 2 --dist worksteal)
 
 .PHONY: proofs-hosts
 proofs-hosts: venv
-	$(call proofs,slow and fleet)
+	$(call proofs,slow and fleet and not alone)
+
+# Last and alone: these strike within short leases, and take all the processors they get.
+.PHONY: proofs-crashes
+proofs-crashes: venv
+	$(call proofs,slow and fleet and alone)
 
 proofs = HYPOTHESIS_PROFILE=proofs timeout --foreground -k 30 2h \
 	  $(PYTEST) -m "$(1)" $(2) $(ARGS) || test $$? = 5

@@ -21,7 +21,7 @@ from tests.crash.nginxground import NginxGround, make_nginx_releases
 from tests.crash.pm2ground import Pm2Ground, make_pm2_releases
 from tests.crash.processground import ProcessGround
 
-pytestmark = pytest.mark.fleet
+pytestmark = [pytest.mark.fleet, pytest.mark.alone]
 
 FEW = (
     Case("releases", 1, "good", "host", "before begun", "power"),

@@ -15,7 +15,7 @@ from tests.crash.ground import LAYOUTS, STATE, Ground, make_releases, wait_for
 from tests.crash.matrix import Grounds, in_threads
 from tests.fleet.host import Host
 
-pytestmark = pytest.mark.fleet
+pytestmark = [pytest.mark.fleet, pytest.mark.alone]
 
 #: Not on the disk that is spoilt.
 ELSEWHERE = "/var/tmp/paused"

@@ -20,7 +20,7 @@ from tests.crash.controllers import Controller
 from tests.crash.ground import LAYOUTS, Ground, Violation
 from tests.crash.matrix import Grounds, in_threads
 
-pytestmark = pytest.mark.fleet
+pytestmark = [pytest.mark.fleet, pytest.mark.alone]
 
 KINDS = ("apply, same machine", "apply, other machine", "recover", "recover --force")
 

@@ -15,7 +15,7 @@ from tests.drivers.stacks import PACKAGES
 from tests.fleet.fleet import Fleet
 from tests.fleet.machine import FleetUnavailable
 
-pytestmark = [pytest.mark.fleet, pytest.mark.slow]
+pytestmark = [pytest.mark.fleet, pytest.mark.slow, pytest.mark.alone]
 
 CASES = (
     Case("stack", 1, "good", "host", "after intent backend:images", "program"),
