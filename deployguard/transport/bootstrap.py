@@ -111,6 +111,10 @@ def receive(size: int) -> bytes:
 
 
 def start(marker: str, sha256: str, given: str) -> None:
+    import signal
+
+    # Who read this far set it, for the case that the rest of this text would never come.
+    signal.alarm(0)
     try:
         if sys.version_info < (3, 8):
             raise Refusal(

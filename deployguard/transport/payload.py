@@ -26,7 +26,7 @@ _HERE = Path(__file__).parent
 # Python reads its real start from stdin: a command line of a few KiB would stand in every `ps`
 # and in sudo's log, and csh takes no newline in quotes. The buffered read cannot swallow more
 # than the start, because nothing is sent after it until the host has answered.
-_START = 'exec(open(0,"rb",closefd=False).read(%d))'
+_START = 'import _signal;_signal.alarm(60);exec(open(0,"rb",closefd=False).read(%d))'
 
 
 @dataclass(frozen=True)
